@@ -1,0 +1,61 @@
+"""What image data is once it is in memory: `ImageSet`, and `PixelRule`, the rule by which an image file becomes pixels."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PixelRule:
+    """How an encoded image of any size and mode becomes (3, size, size) uint8; stored in run and bundle, reused by prediction.
+
+    EXIF orientation is applied, then the mode is brought to RGB (alpha over white, 16 bits to 8 by dividing by 256), then
+    the image is squashed to size x size with Pillow's antialiased bicubic filter. Images of that size already are left alone.
+    """
+
+    size: int
+    fit: str = "squash"
+    filter: str = "bicubic"
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images with what is known of them.
+
+    images: uint8 (N, 3, H, W), possibly memory-mapped and read-only. labels: int64 (N,) class indices, or None.
+    keys: uint64 (N,) hashes of each image's *source* bytes (file bytes, or raw pixels for arrays), so that they do not
+    depend on the pixel rule. ids: one a image, as given or as path, or None. source: where it came from, for people.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    class_names: tuple[str, ...]
+    keys: np.ndarray
+    source: str
+    ids: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.images)
+
+    @property
+    def fingerprint(self) -> str:
+        """Return 16 hex digits that name this set of images and labels, whatever their order or pixel rule."""
+        digest = hashlib.blake2b("\0".join(self.class_names).encode(), digest_size=8)
+        labels = self.labels if self.labels is not None else np.full(len(self), -1, np.int64)
+        order = np.lexsort((labels, self.keys))
+        digest.update(np.ascontiguousarray(self.keys[order]).tobytes())
+        digest.update(np.ascontiguousarray(labels[order]).tobytes())
+        return digest.hexdigest()
+
+    def take(self, index: np.ndarray) -> "ImageSet":
+        """Return the images at `index` (N,) int64, in that order (a copy)."""
+        return ImageSet(
+            images=self.images[index],
+            labels=None if self.labels is None else self.labels[index],
+            class_names=self.class_names,
+            keys=self.keys[index],
+            source=self.source,
+            ids=None if self.ids is None else tuple(self.ids[i] for i in index),
+        )
