@@ -1,0 +1,106 @@
+"""The modules that the families share: convolutions, the shortcut, the residual block of He et al. 2015 (arXiv 1512.03385), and
+squeeze-and-excitation, Hu et al. 2017, "Squeeze-and-excitation networks", arXiv 1709.01507 (we leave its biases out, as r5 does).
+
+ReLUs and sums are done in place on tensors that no backward pass reads.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resfit.models.cost import STEM_KERNEL
+from resfit.models.spec import ModelSpec
+
+MakeConv = Callable[[int, int, int, int, bool], nn.Module]
+
+
+def conv(width_in: int, width: int, kernel: int, stride: int, bias: bool, groups: int = 1) -> nn.Conv2d:
+    """Make a convolution; an odd kernel keeps the side of the map at stride 1, a 2x2 one is not padded."""
+    return nn.Conv2d(width_in, width, kernel, stride, (kernel - 1) // 2, groups=groups, bias=bias)
+
+
+def stem(spec: ModelSpec) -> nn.Conv2d:
+    """Make the first convolution."""
+    return conv(spec.channels, spec.stem_width, STEM_KERNEL, 1, spec.conv_bias)
+
+
+def shortcut(spec: ModelSpec, width_in: int, width: int, stride: int) -> nn.Sequential:
+    """Make a block's shortcut: a projection where the stride or the width asks for it, else empty, which is the identity."""
+    if stride == 1 and width_in == width:
+        return nn.Sequential()
+    projection = conv(width_in, width, spec.shortcut_kernel, stride, spec.conv_bias)
+    return nn.Sequential(projection, nn.BatchNorm2d(width)) if spec.shortcut_norm else nn.Sequential(projection)
+
+
+def stages(spec: ModelSpec, block: Callable[[ModelSpec, int, int, int], nn.Module]) -> nn.Sequential:
+    """Make all stages, of `block(spec, width_in, width, stride)`; the first block of a stage changes size and width."""
+    made = nn.Sequential()
+    for stage in spec.stages():
+        first = block(spec, stage.width_in, stage.width, stage.stride)
+        rest = (block(spec, stage.width, stage.width, 1) for _ in range(stage.blocks - 1))
+        made.append(nn.Sequential(first, *rest))
+    return made
+
+
+def pooled(images: Tensor, pool: int) -> Tensor:
+    """Average (N, C, H, W) over windows of `pool` by `pool`, or over the whole map where it is 0, to (N, features)."""
+    averaged = F.avg_pool2d(images, pool) if pool else F.adaptive_avg_pool2d(images, 1)
+    return averaged.flatten(1)
+
+
+class SqueezeExcitation(nn.Module):
+    """Scale each channel of (N, C, H, W) by a gate in (0, 1) computed from the means of all channels."""
+
+    def __init__(self, width: int, reduction: int) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(width, width // reduction, bias=False)
+        self.expand = nn.Linear(width // reduction, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` scaled."""
+        gate = self.expand(F.relu(self.reduce(pooled(x, 0)))).sigmoid()
+        return x * gate[:, :, None, None]
+
+
+class BasicBlock(nn.Module):
+    """Add to the shortcut what two convolutions with BatchNorm make of (N, width_in, H, W); `make_conv` makes them."""
+
+    def __init__(self, spec: ModelSpec, width_in: int, width: int, stride: int, make_conv: MakeConv = conv) -> None:
+        super().__init__()
+        self.conv1 = make_conv(width_in, width, spec.kernel, stride, spec.conv_bias)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = make_conv(width, width, spec.kernel, 1, spec.conv_bias)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.se = SqueezeExcitation(width, spec.se_reduction) if spec.se_reduction else None
+        self.shortcut = shortcut(spec, width_in, width, stride)
+        self.dropout = spec.dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, width, H / stride, W / stride), rounded up."""
+        branch = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        if self.dropout:
+            branch = F.dropout(branch, self.dropout, self.training)
+        branch = self.norm2(self.conv2(branch))
+        if self.se is not None:
+            branch = self.se(branch)
+        branch += self.shortcut(x)
+        return F.relu(branch, inplace=True)
+
+
+class ResNet(nn.Module):
+    """Stem with BatchNorm and ReLU, stages of `block`, average pool, one linear layer."""
+
+    def __init__(self, spec: ModelSpec, block: Callable[[ModelSpec, int, int, int], nn.Module]) -> None:
+        super().__init__()
+        self.stem = stem(spec)
+        self.norm = nn.BatchNorm2d(spec.stem_width)
+        self.stages = stages(spec, block)
+        self.head = nn.Linear(spec.features, spec.classes)
+        self.pool = spec.pool
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N, classes) of images (N, channels, H, W)."""
+        x = F.relu(self.norm(self.stem(images)), inplace=True)
+        logits: Tensor = self.head(pooled(self.stages(x), self.pool))
+        return logits

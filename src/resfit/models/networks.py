@@ -1,0 +1,66 @@
+"""The networks that have a name: those of the five reports, and the published ones they are compared with. No torch.
+
+Sources beside the reports: He et al. 2015, arXiv 1512.03385 (resnet-D); Zagoruyko & Komodakis 2016, arXiv 1605.07146 (wrn-D-K);
+Banbury et al. 2021, "MLPerf Tiny benchmark", arXiv 2106.07597 (resnet-8-mlperf).
+"""
+
+import re
+
+from resfit.errors import UsageError, nearest
+from resfit.models.spec import ModelSpec, parse_spec, shown
+
+NETWORKS: dict[str, str] = {
+    "r1-baseline": "resnet:widths=64,128,256,512:blocks_per_stage=2,2,2,2",
+    "r1-1": "resnet:widths=64,128,160,256:blocks_per_stage=2,2,2,2",
+    "r1-2": "resnet:widths=64,128,222,256:blocks_per_stage=2,2,2,2",
+    "r1-3": "resnet:widths=64,128,200,256:blocks_per_stage=2,2,2,2",
+    "r1-4": "resnet:widths=100,150,215,256:blocks_per_stage=2,2,2,2:stem_width=64",  # only this stem gives its count
+    "r2-1": "resnet:widths=16,32,64,128:blocks_per_stage=2,2,2,2:kernel=5:pool=4",
+    "r2-2": "resnet:widths=32,64,128,256:blocks_per_stage=2,2,2,2:pool=4",
+    "r2-3": "resnet:widths=64,128,256,512:blocks_per_stage=1,1,1,1:pool=4",
+    "r2-4": "resnet:widths=64,128,256,512:blocks_per_stage=1,1,1,1:pool=3",
+    "r2-5": "resnet:widths=64,128,256,512:blocks_per_stage=2,2,2,2:shortcut_kernel=2:pool=4",
+    "r2-6": "resnet:widths=32,64,128,256:blocks_per_stage=4,6,4,3:pool=4",
+    "r2-7": "resnet:widths=32,64,128,256:blocks_per_stage=5,7,4,3:pool=4",
+    "r2-final": "resnet:widths=32,64,128,256:blocks_per_stage=4,6,4,3:pool=4",  # r2-6, trained for longer
+    "r3": "wrn:widths=56,112,224:blocks_per_stage=4,4,4",
+    "r4-deeper": "resnet:widths=64,128,256:blocks_per_stage=4,4,3:pool=8",
+    "r4-lighter": "resnet:widths=64,128,256:blocks_per_stage=2,2,2:pool=8",
+    "r5": "resnet:widths=32,64,128,256:blocks_per_stage=3,3,3,3:se_reduction=16",
+    "r5-start": "resnet:widths=32,64,128:blocks_per_stage=3,3,3:se_reduction=16",
+    "resnet-8": "resnet:widths=16,32,64:blocks_per_stage=1,1,1",
+    "resnet-8-mlperf": "resnet:widths=16,32,64:blocks_per_stage=1,1,1:conv_bias=true:shortcut_norm=false",
+    "resnet-20": "resnet:widths=16,32,64:blocks_per_stage=3,3,3",
+    "resnet-56": "resnet:widths=16,32,64:blocks_per_stage=9,9,9",
+    "resnet-110": "resnet:widths=16,32,64:blocks_per_stage=18,18,18",
+    "wrn-16-4": "wrn:widths=64,128,256:blocks_per_stage=2,2,2",
+    "wrn-40-2": "wrn:widths=32,64,128:blocks_per_stage=6,6,6",
+    "wrn-28-10": "wrn:widths=160,320,640:blocks_per_stage=4,4,4",
+}
+
+
+def network(name: str) -> ModelSpec:
+    """Return the spec of a network's name, of `resnet-D` (D = 6n + 2) or `wrn-D-K` (D = 6n + 4, K may be a fraction), or
+    of a spec's text form. Raises UsageError.
+    """
+    if name in NETWORKS:
+        return parse_spec(NETWORKS[name])
+    if found := re.fullmatch("resnet-([0-9]{1,6})", name):
+        blocks = _blocks(name, int(found[1]), 2)
+        return ModelSpec("resnet", (16, 32, 64), blocks)
+    if found := re.fullmatch(r"wrn-([0-9]{1,6})-([0-9]{1,6}(?:\.[0-9]{1,6})?)", name):
+        blocks = _blocks(name, int(found[1]), 4)
+        widths = tuple(round(width * float(found[2])) for width in (16, 32, 64))
+        return ModelSpec("wrn", widths, blocks)
+    if ":" in name:
+        return parse_spec(name)
+    raise UsageError(f"{shown(name)[1:-1]}: unknown network.{nearest(name[:60], NETWORKS)} `resfit list` shows all.")
+
+
+def _blocks(name: str, depth: int, extra: int) -> tuple[int, int, int]:
+    blocks, rest = divmod(depth - extra, 6)
+    if rest or blocks < 1:
+        raise UsageError(
+            f"{name}: a depth of {depth} does not exist. It must be 6n + {extra}: {6 + extra}, {12 + extra}, ..."
+        )
+    return blocks, blocks, blocks

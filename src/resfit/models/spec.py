@@ -1,0 +1,230 @@
+"""A network as plain data: `ModelSpec`, always valid, with a text form and a dictionary form. No torch.
+
+The shapes are those of He et al. 2015, "Deep residual learning for image recognition", arXiv 1512.03385, and Zagoruyko & Komodakis 2016,
+"Wide residual networks", arXiv 1605.07146; we add what the reports vary (kernels, pool, squeeze-and-excitation, biases).
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+from resfit.errors import UsageError, nearest
+from resfit.models.families import FAMILIES, Family, find, names
+
+
+class Stage(NamedTuple):
+    """One stage: its first block takes `width_in` at side x side `side_in` to `width` at `side`; the others keep both."""
+
+    width_in: int
+    width: int
+    blocks: int
+    stride: int
+    side_in: int
+    side: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Describe a residual network completely.
+
+    What depends on other fields (`strides`, `stem_width`, `shortcut_norm`) may be left out and is filled in, so that an
+    instance is always resolved. Raises UsageError, in one line that opens with the field, where no such network exists.
+    """
+
+    family: str
+    widths: tuple[int, ...]
+    blocks_per_stage: tuple[int, ...]
+    strides: tuple[int, ...] = None  # type: ignore[assignment]  # None is filled in at once: 1, 2, 2, ...
+    stem_width: int = None  # type: ignore[assignment]  # widths[0]; wrn: 16
+    kernel: int = 3
+    shortcut_kernel: int = 1
+    pool: int = 0
+    se_reduction: int = 0
+    dropout: float = 0.0
+    conv_bias: bool = False
+    shortcut_norm: bool = None  # type: ignore[assignment]  # True; wrn: False
+    classes: int = 10
+    channels: int = 3
+    image_size: int = 32
+
+    def __post_init__(self) -> None:
+        family = _known(self.family)
+        for name in ("widths", "blocks_per_stage", "strides"):
+            value = getattr(self, name)
+            if value is not None or name != "strides":
+                object.__setattr__(self, name, _sizes(name, value))
+        for name, value in _dependent(family, self.widths).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        for name in ("blocks_per_stage", "strides"):
+            if len(getattr(self, name)) != len(self.widths):
+                raise UsageError(
+                    f"{name}: {len(getattr(self, name))} numbers for {len(self.widths)} stages. Give one for each width."
+                )
+        for name in ("stem_width", "kernel", "shortcut_kernel", "classes", "channels", "image_size"):
+            _whole(name, getattr(self, name), 1)
+        for name in ("pool", "se_reduction"):
+            _whole(name, getattr(self, name), 0)
+        for name in ("conv_bias", "shortcut_norm"):
+            if type(getattr(self, name)) is not bool:
+                raise UsageError(f"{name}: must be true or false, not {shown(getattr(self, name))}.")
+        rate: object = self.dropout
+        if type(rate) not in (float, int) or not 0 <= rate < 1:  # type: ignore[operator]
+            raise UsageError(f"dropout: must be a number from 0 up to, and not including, 1, not {shown(rate)}.")
+        object.__setattr__(self, "dropout", float(self.dropout))
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        if self.kernel % 2 == 0:
+            raise UsageError(f"kernel: must be odd, to keep the size of a map, not {self.kernel}.")
+        if self.se_reduction > min(self.widths):
+            raise UsageError(
+                f"se_reduction: {self.se_reduction} leaves nothing of a stage {min(self.widths)} wide. Use at most that."
+            )
+        stages = self.stages()
+        for number, (width_in, width, _, stride, side_in, side) in enumerate(stages, 1):
+            if stride > side_in:
+                raise UsageError(
+                    f"strides: stage {number} strides by {stride} over a map of side {side_in}: image_size {self.image_size}"
+                    " is too small for it. Use smaller strides, fewer stages or larger images."
+                )
+            kernel = self.shortcut_kernel
+            projected = (side_in + 2 * ((kernel - 1) // 2) - kernel) // stride + 1
+            if (stride != 1 or width_in != width) and projected != side:
+                raise UsageError(
+                    f"shortcut_kernel: {kernel} makes a map of side {projected} in stage {number}, where the branch has"
+                    f" {side}. Use an odd one."
+                )
+        if self.pool > stages[-1].side:
+            raise UsageError(
+                f"pool: {self.pool} is larger than the last map, of side {stages[-1].side}. Use at most that; 0 is global."
+            )
+
+    def stages(self) -> list[Stage]:
+        """Return each stage with its widths and map sides; every odd kernel is padded to keep the side."""
+        found, width_in, side_in = [], self.stem_width, self.image_size
+        for width, blocks, stride in zip(self.widths, self.blocks_per_stage, self.strides, strict=True):
+            side = (side_in - 1) // stride + 1
+            found.append(Stage(width_in, width, blocks, stride, side_in, side))
+            width_in, side_in = width, side
+        return found
+
+    @property
+    def features(self) -> int:
+        """The inputs of the last linear layer."""
+        positions = self.stages()[-1].side // self.pool if self.pool else 1
+        return self.widths[-1] * positions * positions
+
+
+FIELDS = tuple(f.name for f in fields(ModelSpec))
+_FIXED = {f.name: f.default for f in fields(ModelSpec) if isinstance(f.default, int | float)}
+_LISTS = ("widths", "blocks_per_stage", "strides")
+
+
+def shown(value: object) -> str:
+    """Return `value` as it may stand in a one-line message: on one line, and short."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _known(name: object) -> Family:
+    if type(name) is not str:
+        raise UsageError(f"family: must be a name, not {shown(name)}. Use one of {', '.join(FAMILIES)}.")
+    family = FAMILIES.get(name) or find(name)
+    if family is None:
+        raise UsageError(
+            f"family: {shown(name)} is not known.{nearest(name[:60], names())} Use one of {', '.join(names())}."
+        )
+    return family
+
+
+def _dependent(family: Family, widths: tuple[int, ...]) -> dict[str, object]:
+    return {
+        "strides": (1,) + (2,) * (len(widths) - 1),
+        "stem_width": family.stem_width or widths[0],
+        "shortcut_norm": family.shortcut_norm,
+    }
+
+
+def _whole(name: str, value: object, least: int) -> None:
+    if type(value) is not int or value < least:  # `type`, because True is an int for isinstance
+        raise UsageError(f"{name}: must be a whole number, {least} or more, not {shown(value)}.")
+
+
+def _sizes(name: str, value: object) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise UsageError(f"{name}: must be a list of whole numbers, not {shown(value)}.")
+    for item in value:
+        _whole(name, item, 1)
+    return tuple(value)
+
+
+def format_spec(spec: ModelSpec) -> str:
+    """Write `spec` as text a shell passes on untouched, without the fields at their default; `parse_spec` reads it back."""
+    defaults = {**_FIXED, **_dependent(_known(spec.family), spec.widths)}
+    parts = [spec.family]
+    for name in FIELDS[1:]:
+        value = getattr(spec, name)
+        if name not in defaults or value != defaults[name]:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+            parts.append(f"{name}={text}")
+    return ":".join(parts)
+
+
+def parse_spec(text: str) -> ModelSpec:
+    """Read the text form, `resnet:widths=64,128:blocks_per_stage=2,2:pool=8`. Raises UsageError."""
+    family, *settings = text.split(":")
+    given: dict[str, Any] = {"family": family}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise UsageError(f"{shown(setting)}: is not a setting. Write name=value, with a colon between two of them.")
+        if name in given:
+            raise UsageError(f"{name}: is given twice. Give it once.")
+        _check_keys([name])
+        given[name] = _value(name, value)
+    return spec_from_dict(given)
+
+
+def _value(name: str, text: str) -> object:
+    if name in _LISTS:
+        return [_number(name, part) for part in text.split(",")]
+    if name in ("conv_bias", "shortcut_norm"):
+        return {"true": True, "false": False}.get(text, text)
+    if name == "dropout":
+        try:
+            return float(text)
+        except ValueError:
+            return text
+    return _number(name, text)
+
+
+def _number(name: str, text: str) -> int:
+    if not re.fullmatch("-?[0-9]{1,18}", text):  # int() also takes underscores, spaces and other alphabets' digits
+        raise UsageError(f"{name}: must be a whole number, not {shown(text)}.")
+    return int(text)
+
+
+def spec_to_dict(spec: ModelSpec) -> dict[str, Any]:
+    """Return every field in order as TOML and JSON hold it: lists, numbers, booleans and one string."""
+    return {name: list(v) if isinstance(v := getattr(spec, name), tuple) else v for name in FIELDS}
+
+
+def spec_from_dict(values: Mapping[str, Any]) -> ModelSpec:
+    """Build the spec that a table of a TOML or JSON file describes. Raises UsageError for a missing or unknown key."""
+    if not isinstance(values, Mapping):
+        raise UsageError(f"spec: must be a table of settings, not {shown(values)}.")
+    _check_keys(values)
+    for name in FIELDS[:3]:
+        if name not in values:
+            raise UsageError(f"{name}: is missing. A network needs {', '.join(FIELDS[:3])}.")
+    return ModelSpec(**values)
+
+
+def _check_keys(keys: Iterable[object]) -> None:
+    for key in keys:
+        if key not in FIELDS:
+            raise UsageError(
+                f"{shown(key)}: is no field of a network.{nearest(str(key)[:60], FIELDS)} The fields: {', '.join(FIELDS)}."
+            )
