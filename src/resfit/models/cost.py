@@ -1,20 +1,20 @@
 """What a network costs, in closed form and without torch: the arithmetic that the families share.
 
-A layer or block is (params, macs, activations); a family gives the cost of one block and `network_cost` does the rest. Blocks of a
-stage after its first are identical, so a stage costs two of them to count, however deep it is.
+A family counts one block as (params, macs, activations) and `network_cost` does the rest. The blocks of a stage after
+its first are identical, so that any depth takes two of them to count.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from resfit.models.spec import ModelSpec
 
 STEM_KERNEL = 3  # whatever the blocks' kernel is: only so does r2-1 have its printed count
 
-Layer = tuple[int, int, int]
-BlockCost = Callable[["ModelSpec", int, int, int, int, int], Layer]
+Block = tuple[int, int, int]
+BlockCost = Callable[["ModelSpec", int, int, int, int, int], Block]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,62 +49,43 @@ class Cost:
         return {name: round(size / 2**20, 2) for name, size in sizes.items()}
 
 
-def network_cost(spec: "ModelSpec", block: BlockCost, normed_at: str) -> Cost:
+def network_cost(spec: "ModelSpec", block: BlockCost, normed_at: Literal["stem", "end"]) -> Cost:
     """Add up stem, stages and head.
 
     `block(spec, width_in, width, stride, side_in, side)` counts one block; `normed_at` says where the BatchNorm outside
     the blocks stands: after the "stem", or after the last block ("end").
     """
-    parts = [conv(spec.channels, spec.stem_width, STEM_KERNEL, spec.image_size, spec.conv_bias)]
-    if normed_at == "stem":
-        parts.append(norm(spec.stem_width, spec.image_size))
+    area = spec.image_size**2
+    stem = spec.channels * spec.stem_width * STEM_KERNEL**2
+    head = spec.features * spec.classes
+    params = stem + spec.stem_width * spec.conv_bias + head + spec.classes
+    macs = stem * area + head
+    activations = spec.stem_width * area + spec.classes
     width = side = 0
     for width_in, width, blocks, stride, side_in, side in spec.stages():
-        parts.append(block(spec, width_in, width, stride, side_in, side))
+        parts = [block(spec, width_in, width, stride, side_in, side)]
         if blocks > 1:
-            params, macs, activations = block(spec, width, width, 1, side, side)
-            parts.append(((blocks - 1) * params, (blocks - 1) * macs, (blocks - 1) * activations))
-    if normed_at == "end":
-        parts.append(norm(width, side))
-    parts.append(linear(spec.features, spec.classes, bias=True))
-    return Cost(*total(parts), inputs=spec.channels * spec.image_size**2)
+            parts.append(block(spec, width, width, 1, side, side))
+        for times, (p, m, a) in zip((1, blocks - 1), parts, strict=False):
+            params += times * p
+            macs += times * m
+            activations += times * a
+    normed, normed_area = (spec.stem_width, area) if normed_at == "stem" else (width, side * side)
+    return Cost(params + 2 * normed, macs, activations + normed * normed_area, inputs=spec.channels * area)
 
 
-def total(parts: Iterable[Layer]) -> Layer:
-    """Add layers up."""
-    params = macs = activations = 0
-    for p, m, a in parts:
-        params += p
-        macs += m
-        activations += a
-    return params, macs, activations
-
-
-def conv(width_in: int, width: int, kernel: int, side: int, bias: bool, groups: int = 1) -> Layer:
-    """Count a convolution whose output is (width, side, side)."""
-    weights = width_in // groups * width * kernel * kernel
-    outputs = width * side * side
-    return weights + width * bias, weights * side * side, outputs
-
-
-def norm(width: int, side: int) -> Layer:
-    """Count a BatchNorm over (width, side, side): a scale and an offset a channel."""
-    return 2 * width, 0, width * side * side
-
-
-def linear(width_in: int, width: int, bias: bool) -> Layer:
-    """Count a linear layer."""
-    return width_in * width + width * bias, width_in * width, width
-
-
-def residual_end(spec: "ModelSpec", width_in: int, width: int, stride: int, side: int) -> Layer:
+def block_end(spec: "ModelSpec", width_in: int, width: int, stride: int, side: int) -> Block:
     """Count what ends every block: squeeze-and-excitation where asked for, the projection where needed, the sum."""
-    parts = [(0, 0, width * side * side)]
+    outputs = width * side * side
+    params, macs, activations = 0, 0, outputs
     if spec.se_reduction:
         hidden = width // spec.se_reduction
-        parts += [linear(width, hidden, False), linear(hidden, width, False), (0, 0, width * side * side)]
+        params += 2 * width * hidden
+        macs += 2 * width * hidden
+        activations += hidden + width + outputs
     if stride != 1 or width_in != width:
-        parts.append(conv(width_in, width, spec.shortcut_kernel, side, spec.conv_bias))
-        if spec.shortcut_norm:
-            parts.append(norm(width, side))
-    return total(parts)
+        weights = width_in * width * spec.shortcut_kernel**2
+        params += weights + width * spec.conv_bias + 2 * width * spec.shortcut_norm
+        macs += weights * side * side
+        activations += outputs * (1 + spec.shortcut_norm)
+    return params, macs, activations

@@ -1,4 +1,4 @@
-"""The table of network families, and `cost` and `build`, which look a spec's family up in it. Imports no torch by itself.
+"""The table of network families, and `cost` and `build`, which look a spec's family up in it. No torch at import.
 
 A package from outside adds a family by an entry point of the group `resfit.families` that names a `Family`.
 """

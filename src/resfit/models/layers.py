@@ -1,5 +1,5 @@
-"""The modules that the families share: convolutions, the shortcut, the residual block of He et al. 2015 (arXiv 1512.03385), and
-squeeze-and-excitation, Hu et al. 2017, "Squeeze-and-excitation networks", arXiv 1709.01507 (we leave its biases out, as r5 does).
+"""The modules that the families share, above all the residual block of He et al. 2015, arXiv 1512.03385, and
+squeeze-and-excitation, Hu et al. 2017, arXiv 1709.01507 (we depart from it in leaving out its biases, as r5 does).
 
 ReLUs and sums are done in place on tensors that no backward pass reads.
 """
@@ -26,7 +26,7 @@ def stem(spec: ModelSpec) -> nn.Conv2d:
 
 
 def shortcut(spec: ModelSpec, width_in: int, width: int, stride: int) -> nn.Sequential:
-    """Make a block's shortcut: a projection where the stride or the width asks for it, else empty, which is the identity."""
+    """Make a block's shortcut: a projection where size or width changes, else an empty one, which is the identity."""
     if stride == 1 and width_in == width:
         return nn.Sequential()
     projection = conv(width_in, width, spec.shortcut_kernel, stride, spec.conv_bias)
@@ -59,7 +59,7 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` scaled."""
-        gate = self.expand(F.relu(self.reduce(pooled(x, 0)))).sigmoid()
+        gate: Tensor = self.expand(F.relu(self.reduce(pooled(x, 0)))).sigmoid()
         return x * gate[:, :, None, None]
 
 
@@ -78,7 +78,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, width, H / stride, W / stride), rounded up."""
-        branch = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        branch: Tensor = F.relu(self.norm1(self.conv1(x)), inplace=True)
         if self.dropout:
             branch = F.dropout(branch, self.dropout, self.training)
         branch = self.norm2(self.conv2(branch))

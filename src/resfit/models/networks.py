@@ -1,7 +1,7 @@
 """The networks that have a name: those of the five reports, and the published ones they are compared with. No torch.
 
-Sources beside the reports: He et al. 2015, arXiv 1512.03385 (resnet-D); Zagoruyko & Komodakis 2016, arXiv 1605.07146 (wrn-D-K);
-Banbury et al. 2021, "MLPerf Tiny benchmark", arXiv 2106.07597 (resnet-8-mlperf).
+Sources beside the reports: He et al. 2015, arXiv 1512.03385 (resnet-D); Zagoruyko & Komodakis 2016, arXiv 1605.07146
+(wrn-D-K); Banbury et al. 2021, "MLPerf Tiny benchmark", arXiv 2106.07597 (resnet-8-mlperf).
 """
 
 import re
@@ -40,8 +40,9 @@ NETWORKS: dict[str, str] = {
 
 
 def network(name: str) -> ModelSpec:
-    """Return the spec of a network's name, of `resnet-D` (D = 6n + 2) or `wrn-D-K` (D = 6n + 4, K may be a fraction), or
-    of a spec's text form. Raises UsageError.
+    """Return the spec of a name in NETWORKS, of `resnet-D` (D = 6n + 2), of `wrn-D-K` (D = 6n + 4), or of a text form.
+
+    K may be a fraction, `wrn-28-3.5`; widths are rounded. Raises UsageError.
     """
     if name in NETWORKS:
         return parse_spec(NETWORKS[name])

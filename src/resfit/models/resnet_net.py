@@ -1,4 +1,4 @@
-"""The residual network of He et al. 2015, "Deep residual learning for image recognition", arXiv 1512.03385; see resnet.py."""
+"""The residual network of He et al. 2015, "Deep residual learning", arXiv 1512.03385; see resnet.py."""
 
 from torch import nn
 

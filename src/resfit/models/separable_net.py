@@ -1,4 +1,4 @@
-"""The residual network with the depthwise-separable convolutions of Howard et al. 2017, arXiv 1704.04861; see separable.py."""
+"""The residual network with depthwise-separable convolutions (Howard et al. 2017, arXiv 1704.04861): see separable.py."""
 
 from torch import nn
 
@@ -7,7 +7,7 @@ from resfit.models.spec import ModelSpec
 
 
 def build(spec: ModelSpec) -> nn.Module:
-    """Build a `separable` spec: (N, channels, H, W) images to (N, classes) logits; its stem is an ordinary convolution."""
+    """Build a `separable` spec: (N, channels, H, W) images to (N, classes) logits. The stem is an ordinary one."""
     return ResNet(spec, _block)
 
 

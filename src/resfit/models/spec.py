@@ -1,7 +1,7 @@
 """A network as plain data: `ModelSpec`, always valid, with a text form and a dictionary form. No torch.
 
-The shapes are those of He et al. 2015, "Deep residual learning for image recognition", arXiv 1512.03385, and Zagoruyko & Komodakis 2016,
-"Wide residual networks", arXiv 1605.07146; we add what the reports vary (kernels, pool, squeeze-and-excitation, biases).
+The networks are those of He et al. 2015, arXiv 1512.03385, and of Zagoruyko & Komodakis 2016, arXiv 1605.07146; we add
+what the reports vary: kernels, pool, squeeze-and-excitation, biases.
 """
 
 import re
@@ -14,7 +14,7 @@ from resfit.models.families import FAMILIES, Family, find, names
 
 
 class Stage(NamedTuple):
-    """One stage: its first block takes `width_in` at side x side `side_in` to `width` at `side`; the others keep both."""
+    """One stage: its first block takes maps `width_in` wide, of `side_in`, to `width` and `side`; the others keep them."""
 
     width_in: int
     width: int
@@ -59,9 +59,8 @@ class ModelSpec:
                 object.__setattr__(self, name, value)
         for name in ("blocks_per_stage", "strides"):
             if len(getattr(self, name)) != len(self.widths):
-                raise UsageError(
-                    f"{name}: {len(getattr(self, name))} numbers for {len(self.widths)} stages. Give one for each width."
-                )
+                count = len(getattr(self, name))
+                raise UsageError(f"{name}: {count} given for {len(self.widths)} widths. Give one for each width.")
         for name in ("stem_width", "kernel", "shortcut_kernel", "classes", "channels", "image_size"):
             _whole(name, getattr(self, name), 1)
         for name in ("pool", "se_reduction"):
@@ -80,14 +79,14 @@ class ModelSpec:
             raise UsageError(f"kernel: must be odd, to keep the size of a map, not {self.kernel}.")
         if self.se_reduction > min(self.widths):
             raise UsageError(
-                f"se_reduction: {self.se_reduction} leaves nothing of a stage {min(self.widths)} wide. Use at most that."
+                f"se_reduction: {self.se_reduction} is larger than the width {min(self.widths)}. Use at most that."
             )
         stages = self.stages()
         for number, (width_in, width, _, stride, side_in, side) in enumerate(stages, 1):
             if stride > side_in:
                 raise UsageError(
-                    f"strides: stage {number} strides by {stride} over a map of side {side_in}: image_size {self.image_size}"
-                    " is too small for it. Use smaller strides, fewer stages or larger images."
+                    f"strides: stage {number} strides by {stride} over a map of side {side_in}: image_size"
+                    f" {self.image_size} is too small for it. Use smaller strides, fewer stages or larger images."
                 )
             kernel = self.shortcut_kernel
             projected = (side_in + 2 * ((kernel - 1) // 2) - kernel) // stride + 1
@@ -97,8 +96,9 @@ class ModelSpec:
                     f" {side}. Use an odd one."
                 )
         if self.pool > stages[-1].side:
+            side = stages[-1].side
             raise UsageError(
-                f"pool: {self.pool} is larger than the last map, of side {stages[-1].side}. Use at most that; 0 is global."
+                f"pool: {self.pool} is larger than the last map, of side {side}. Use at most that, or 0: global."
             )
 
     def stages(self) -> list[Stage]:
@@ -161,7 +161,7 @@ def _sizes(name: str, value: object) -> tuple[int, ...]:
 
 
 def format_spec(spec: ModelSpec) -> str:
-    """Write `spec` as text a shell passes on untouched, without the fields at their default; `parse_spec` reads it back."""
+    """Write `spec` as text safe in a shell, without the fields at their default; `parse_spec` reads it back."""
     defaults = {**_FIXED, **_dependent(_known(spec.family), spec.widths)}
     parts = [spec.family]
     for name in FIELDS[1:]:
@@ -179,7 +179,9 @@ def parse_spec(text: str) -> ModelSpec:
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
-            raise UsageError(f"{shown(setting)}: is not a setting. Write name=value, with a colon between two of them.")
+            raise UsageError(
+                f"{shown(setting)[1:-1]}: is not a setting. Write name=value, with a colon between two of them."
+            )
         if name in given:
             raise UsageError(f"{name}: is given twice. Give it once.")
         _check_keys([name])
@@ -225,6 +227,5 @@ def spec_from_dict(values: Mapping[str, Any]) -> ModelSpec:
 def _check_keys(keys: Iterable[object]) -> None:
     for key in keys:
         if key not in FIELDS:
-            raise UsageError(
-                f"{shown(key)}: is no field of a network.{nearest(str(key)[:60], FIELDS)} The fields: {', '.join(FIELDS)}."
-            )
+            hint = nearest(str(key)[:60], FIELDS) or f" The fields: {', '.join(FIELDS)}."
+            raise UsageError(f"{shown(str(key))[1:-1]}: is no field of a network.{hint}")

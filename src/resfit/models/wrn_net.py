@@ -23,7 +23,7 @@ class PreActivatedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, width, H / stride, W / stride), rounded up."""
         active = F.relu(self.norm1(x), inplace=True)
-        branch = F.relu(self.norm2(self.conv1(active)), inplace=True)
+        branch: Tensor = F.relu(self.norm2(self.conv1(active)), inplace=True)
         if self.dropout:
             branch = F.dropout(branch, self.dropout, self.training)
         branch = self.conv2(branch)
