@@ -1,3 +1,70 @@
-"""resfit fits the most accurate residual image classifier into a budget."""
+"""resfit fits the most accurate residual image classifier into a budget.
+
+The public functions import on first use, so that `import resfit` and the command line's help are quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from resfit.budget import Budget
+    from resfit.estimator import Classifier
+    from resfit.evaluation.answers import predict
+    from resfit.evaluation.bundle import load_bundle as load
+    from resfit.evaluation.holdout import evaluate, test
+    from resfit.models.families import build, cost
+    from resfit.models.networks import network
+    from resfit.models.spec import ModelSpec
+    from resfit.recipe import Recipe, load_recipe
+    from resfit.training.launch import resume, train, train_seeds
+
+_HOMES = {
+    "Budget": "resfit.budget:Budget",
+    "Classifier": "resfit.estimator:Classifier",
+    "ModelSpec": "resfit.models.spec:ModelSpec",
+    "Recipe": "resfit.recipe:Recipe",
+    "build": "resfit.models.families:build",
+    "cost": "resfit.models.families:cost",
+    "evaluate": "resfit.evaluation.holdout:evaluate",
+    "load": "resfit.evaluation.bundle:load_bundle",
+    "load_recipe": "resfit.recipe:load_recipe",
+    "network": "resfit.models.networks:network",
+    "predict": "resfit.evaluation.answers:predict",
+    "resume": "resfit.training.launch:resume",
+    "test": "resfit.evaluation.holdout:test",
+    "train": "resfit.training.launch:train",
+    "train_seeds": "resfit.training.launch:train_seeds",
+}
+
+__all__ = [
+    "Budget",
+    "Classifier",
+    "ModelSpec",
+    "Recipe",
+    "build",
+    "cost",
+    "evaluate",
+    "load",
+    "load_recipe",
+    "network",
+    "predict",
+    "resume",
+    "test",
+    "train",
+    "train_seeds",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'resfit' has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,105 @@
+"""Predictions for images without labels: the mean of one or several networks, the competition CSV, and a look for drift."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from resfit.budget import Budget, Verdict, check_budget
+from resfit.data.sources import load_unlabelled
+from resfit.errors import DataError, UsageError
+from resfit.evaluation.bundle import Bundle, load_bundle
+from resfit.evaluation.metrics import drift
+from resfit.models.cost import Cost
+from resfit.models.families import cost
+
+HEADER = ("ID", "Labels")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Predictions for N images: ids, probs float32 (N, K), labels (N,) int64, and what to say of them.
+
+    val_probs are the first run's on its validation split, or None; warnings tell how these images look unlike those.
+    """
+
+    ids: tuple[str, ...]
+    probs: np.ndarray
+    class_names: tuple[str, ...]
+    verdict: Verdict
+    val_probs: np.ndarray | None
+    warnings: tuple[str, ...]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The most probable class of each image, (N,) int64."""
+        return np.asarray(self.probs.argmax(1))
+
+
+def predict(runs: Sequence[str | Path], paths: Sequence[str | Path], device: str = "auto") -> Answers:
+    """Predict images in files, folders, npz or the competition pickle, in input order, by the mean of the runs' probs.
+
+    Raises UsageError when the runs know different classes, DataError for images that cannot be read.
+    """
+    bundles = [load_bundle(run, device) for run in runs]
+    names = bundles[0].class_names
+    for run, bundle in zip(runs, bundles, strict=True):
+        if bundle.class_names != names:
+            raise UsageError(f"{run}: knows other classes than {runs[0]}. Average runs of the same classes.")
+    ids: tuple[str, ...] = ()
+    probs = []
+    for bundle in bundles:
+        images = load_unlabelled(paths, bundle.rule)
+        ids = images.ids or tuple(str(i) for i in range(len(images)))
+        probs.append(bundle.probs(images))
+    mean = np.mean(probs, axis=0)
+    val = _val_probs(Path(runs[0]))
+    warnings = drift(mean, val) if val is not None else []
+    return Answers(ids, mean, names, summed_verdict(bundles), val, tuple(warnings))
+
+
+def summed_verdict(bundles: Sequence[Bundle]) -> Verdict:
+    """Compare the summed cost of networks that answer together with the first one's budget."""
+    costs = [cost(bundle.spec) for bundle in bundles]
+    total = Cost(sum(c.params for c in costs), sum(c.macs for c in costs), sum(c.activations for c in costs), costs[0].inputs)
+    return check_budget(total, Budget(**bundles[0].config["budget"]))
+
+
+def to_csv(answers: Answers, names: bool = False) -> str:
+    """Return the CSV text: header ID,Labels and one row an image, with class indices or, on request, names."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(HEADER)
+    shown = [answers.class_names[label] if names else label for label in answers.labels]
+    writer.writerows(zip(answers.ids, shown, strict=True))
+    return buffer.getvalue()
+
+
+def check_sample(answers: Answers, sample: Path) -> None:
+    """Compare header, ids and order with a competition's sample submission; raises DataError at the first difference."""
+    try:
+        with sample.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{sample}: cannot be read as CSV: {error}. Name the competition's sample file.") from error
+    if not rows or tuple(rows[0]) != HEADER:
+        found = ",".join(rows[0]) if rows else "nothing"
+        raise DataError(f"{sample}: its header is {found}, ours is {','.join(HEADER)}. Is it the right sample?")
+    wanted = [row[0] for row in rows[1:]]
+    if len(wanted) != len(answers.ids):
+        raise DataError(f"{sample}: has {len(wanted):,} rows for {len(answers.ids):,} images. Predict the same images.")
+    for line, (want, have) in enumerate(zip(wanted, answers.ids, strict=True), 2):
+        if want != have:
+            raise DataError(f"{sample}: line {line} has id {want!r}, our image there is {have!r}. Mend the order.")
+
+
+def _val_probs(run: Path) -> np.ndarray | None:
+    for folder in (run, run.parent):  # a bundle folder lies inside its run
+        file = folder / "predictions" / "val.npz"
+        if file.exists():
+            with np.load(file, allow_pickle=False) as arrays:
+                return np.asarray(arrays["probs"])
+    return None

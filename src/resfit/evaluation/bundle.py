@@ -1,0 +1,91 @@
+"""The bundle: weights (safetensors) and config.json with all that prediction needs; written by training, read by `load`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from resfit import durable
+from resfit.budget import check_budget
+from resfit.data.images import ImageSet, PixelRule
+from resfit.errors import UsageError
+from resfit.evaluation.metrics import softmax
+from resfit.evaluation.predict import predict_logits
+from resfit.models.families import build, cost
+from resfit.models.spec import ModelSpec, spec_from_dict, spec_to_dict
+from resfit.recipe import Recipe
+from resfit.machine import choose_device
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained network with its classes and preprocessing."""
+
+    spec: ModelSpec
+    model: nn.Module
+    class_names: tuple[str, ...]
+    rule: PixelRule
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    config: dict[str, Any]
+
+    def logits(self, images: ImageSet | np.ndarray) -> np.ndarray:
+        """Return logits (N, K) float32 of images, uint8 (N, 3, size, size) as the pixel rule makes them."""
+        pixels = images.images if isinstance(images, ImageSet) else images
+        return predict_logits(self.model, pixels, self.mean, self.std)
+
+    def probs(self, images: ImageSet | np.ndarray) -> np.ndarray:
+        """Return probabilities (N, K) float32; see `logits`."""
+        return softmax(self.logits(images))
+
+
+def write_bundle(folder: Path, recipe: Recipe, weights: dict[str, Tensor], class_names: Sequence[str]) -> None:
+    """Write model.safetensors and config.json of a resolved recipe to `folder`."""
+    total = cost(recipe.network)
+    config = {
+        "format": "resfit-bundle-1",
+        "name": recipe.name,
+        "spec": spec_to_dict(recipe.network),
+        "class_names": list(class_names),
+        "preprocessing": asdict(PixelRule(recipe.network.image_size)) | {"mean": recipe.data.mean, "std": recipe.data.std},
+        "params": total.params,
+        "macs": total.macs,
+        "budget": asdict(recipe.budget),
+        "within_budget": check_budget(total, recipe.budget).ok,
+    }
+    plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    durable.write_bytes(folder / "model.safetensors", save(plain, metadata={"format": "pt"}))
+    durable.write_json(folder / "config.json", config)
+
+
+def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
+    """Return the bundle in a run folder or bundle folder, its model on `device` and in evaluation mode.
+
+    Raises UsageError when there is none or it does not fit together.
+    """
+    folder = Path(path)
+    folder = folder if (folder / "config.json").exists() else folder / "bundle"
+    if not (folder / "config.json").exists():
+        unfinished = (Path(path) / "run.json").exists()
+        todo = f"Finish it with `resfit resume {path}`." if unfinished else "Name a finished run or its bundle folder."
+        raise UsageError(f"{path}: holds no bundle. {todo}")
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        spec = spec_from_dict(config["spec"])
+        model = build(spec)
+        model.load_state_dict(load((folder / "model.safetensors").read_bytes()))
+        pre = config["preprocessing"]
+        rule = PixelRule(pre["size"], pre["fit"], pre["filter"])
+        names, mean, std = tuple(config["class_names"]), tuple(pre["mean"]), tuple(pre["std"])
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a damaged file makes the readers say, the user needs its place
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"{folder}: the bundle cannot be read: {reason}. Was it changed or copied in part?") from error
+    model.to(choose_device(device)).eval()
+    return Bundle(spec, model, names, rule, mean, std, config)

@@ -1,0 +1,105 @@
+"""Judging a run: `evaluate` on the validation split as often as one likes, `test` on the test split once, with a receipt."""
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from resfit import durable
+from resfit.data.images import ImageSet
+from resfit.data.sources import load_split
+from resfit.errors import DataError, ResourceError, UsageError
+from resfit.evaluation.bundle import Bundle, load_bundle
+from resfit.evaluation.metrics import score
+from resfit.runs import Run, open_run
+
+
+def evaluate(path: str | Path, data: str | Path | None = None, device: str = "auto") -> dict[str, Any]:
+    """Return the score of a run on its validation split: accuracy, Wilson interval, nll, n, by class.
+
+    `data` says where the images are now, if not where training found them. Raises UsageError for a refit run.
+    """
+    run = open_run(path)
+    info = run.info
+    if info["refit"]:
+        raise UsageError(f"{run.folder}: was refit on train + val, so nothing is held out. Use `resfit test`.")
+    bundle = load_bundle(run.folder, device)
+    val = load_split(_source(run, data), "val", bundle.rule, run.recipe.data.val_fraction)
+    if val.fingerprint != info["data"]["val"]:
+        raise DataError(f"{val.source}: its validation split is not the one the run chose on. Name the run's own data.")
+    return _score(bundle, val)
+
+
+def test(
+    path: str | Path, data: str | Path | None = None, device: str = "auto", again: bool = False
+) -> dict[str, Any]:
+    """Open the test split, score the run on it, and write the receipt `test.json`; asked again, return that receipt.
+
+    With `again` the split is opened anew. Every opening is noted in a ledger kept per test-set fingerprint, and the
+    receipt says which one it was.
+    """
+    run = open_run(path)
+    if run.receipt_file.exists() and not again:
+        receipt: dict[str, Any] = json.loads(run.receipt_file.read_text())
+        return receipt | {"reopened": False}
+    bundle = load_bundle(run.folder, device)
+    summary = run.summary
+    split = load_split(_source(run, data), "test", bundle.rule, run.recipe.data.val_fraction)
+    opening = note_opening(split.fingerprint, run.folder)
+    receipt = _score(bundle, split) | {
+        "split": "test",
+        "source": split.source,
+        "fingerprint": split.fingerprint,
+        "opening": opening,
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "train_images": summary["train_images"],
+        "weights": summary["weights"],
+        "tta_views": 1,
+        "params": summary["params"],
+        "commit": run.info["commit"],
+    }
+    durable.write_json(run.receipt_file, receipt)
+    return receipt | {"reopened": True}
+
+
+def note_opening(fingerprint: str, run: Path) -> int:
+    """Add a line to the ledger of a test set and return which opening, counted from 1, this is.
+
+    The ledger lies in $RESFIT_STATE, else $XDG_STATE_HOME/resfit, else ~/.local/state/resfit. Raises ResourceError.
+    """
+    ledger = state_folder() / "test-openings" / f"{fingerprint}.jsonl"
+    line = json.dumps({"when": datetime.now(UTC).isoformat(timespec="seconds"), "run": str(run.absolute())}) + "\n"
+    try:
+        ledger.parent.mkdir(parents=True, exist_ok=True)
+        with ledger.open("a") as file:  # one short write in append mode: two processes do not mix their lines
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        return len(ledger.read_text().splitlines())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ResourceError(f"{ledger}: cannot be written: {reason}. Set RESFIT_STATE to a writable folder.") from error
+
+
+def state_folder() -> Path:
+    """Return the folder of what outlives runs."""
+    if "RESFIT_STATE" in os.environ:
+        return Path(os.environ["RESFIT_STATE"])
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "resfit"
+
+
+def _source(run: Run, data: str | Path | None) -> str | Path:
+    source: str | Path | None = data or run.info["source"]
+    if source is None:
+        raise UsageError(f"{run.folder}: was trained on arrays in memory. Name the images with --data.")
+    return source
+
+
+def _score(bundle: Bundle, images: ImageSet) -> dict[str, Any]:
+    if images.class_names != bundle.class_names:
+        ours, theirs = ", ".join(bundle.class_names[:5]), ", ".join(images.class_names[:5])
+        raise DataError(f"{images.source}: its classes ({theirs}, ...) are not the run's ({ours}, ...). Name other data.")
+    assert images.labels is not None
+    return score(bundle.logits(images), images.labels, bundle.class_names)

@@ -1,0 +1,47 @@
+"""The machine's side of training: which device, how many threads, and glibc's allocator told to keep what it freed."""
+
+import contextlib
+import ctypes
+import os
+import sys
+
+import torch
+
+from resfit.errors import ResourceError
+
+KEEP_BYTES = 1 << 30  # blocks below this stay in the heap: activations are then not mapped and zeroed anew at every step
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device `cpu`, `cuda`, `cuda:1`, `mps` or, for `auto`, the best there is; raises ResourceError without it."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ResourceError(f"--device {name}: is not usable here. Use cpu, or see `resfit doctor`.") from error
+    return device
+
+
+def tune(threads: int) -> None:
+    """Set torch's thread count and, on glibc, the allocator's thresholds; denormals count as zero."""
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # musl has no mallopt
+            libc = ctypes.CDLL(None)
+            libc.mallopt(-3, KEEP_BYTES)  # M_MMAP_THRESHOLD
+            libc.mallopt(-1, KEEP_BYTES)  # M_TRIM_THRESHOLD
+
+
+def default_threads() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe(device: torch.device) -> str:
+    """Return the device in words, for a run's record."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"

@@ -1,0 +1,113 @@
+"""Tables from a name in a recipe to a function, with the schema of its parameters; entry points of other packages add to them.
+
+A line holds an import string and not the function, so that reading a recipe imports no torch.
+"""
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from resfit.errors import UsageError, nearest
+
+
+@dataclass(frozen=True)
+class Technique:
+    """An import string `module:function` and its parameters: name -> (type, default), checked by pydantic."""
+
+    target: str
+    params: Mapping[str, tuple[Any, Any]]
+
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+# (images, keys, **params) -> images, in resfit.data.augment's manner. Applied in the recipe's order.
+AUGMENTATIONS: dict[str, Technique] = {
+    "crop": Technique(
+        "resfit.data.augment:crop",
+        {"padding": (Annotated[int, Field(ge=1, le=64)], 4), "mode": (Literal["reflect", "zeros"], "zeros")},
+    ),
+    "flip": Technique("resfit.data.augment:flip", {}),
+}
+
+# (params, lr, weight_decay, **params) -> torch.optim.Optimizer
+OPTIMIZERS: dict[str, Technique] = {
+    "sgd": Technique("resfit.training.optim:sgd", {"momentum": (Share, 0.9), "nesterov": (bool, True)}),
+    "adamw": Technique("resfit.training.optim:adamw", {"betas": (tuple[Share, Share], (0.9, 0.999))}),
+}
+
+# (progress in [0, 1), epochs, **params) -> factor on the learning rate
+SCHEDULES: dict[str, Technique] = {
+    "cosine": Technique("resfit.training.schedule:cosine", {"end": (Share, 0.0)}),
+    "step": Technique("resfit.training.schedule:step", {"every_epochs": (Positive, 10.0), "gamma": (Positive, 0.1)}),
+}
+
+TABLES = {"augmentations": AUGMENTATIONS, "optimizers": OPTIMIZERS, "schedules": SCHEDULES}
+
+
+@cache
+def table(kind: str) -> dict[str, Technique]:
+    """Return the table `kind` ("augmentations", "optimizers", "schedules") with what entry points `resfit.<kind>` add.
+
+    An entry point names a `Technique`; one that is none, or that takes a name in use, raises UsageError naming its package.
+    """
+    merged = dict(TABLES[kind])
+    for point in entry_points(group=f"resfit.{kind}"):
+        package = point.dist.name if point.dist else point.value
+        try:
+            value = point.load()
+        except Exception as error:  # anything can go wrong in a stranger's package, and its name is what helps
+            raise UsageError(f"{package}: its entry point {point.name!r} does not load: {error}. Update it.") from error
+        if not isinstance(value, Technique) or point.name in merged:
+            why = "is not a resfit.plugins.Technique" if not isinstance(value, Technique) else "takes a name in use"
+            raise UsageError(f"{package}: its entry point {point.name!r} in resfit.{kind} {why}. Remove or rename it.")
+        merged[point.name] = value
+    return merged
+
+
+def technique(kind: str, name: str) -> Technique:
+    """Return one line of a table; raises UsageError with the nearest names where there is none."""
+    lines = table(kind)
+    if name not in lines:
+        raise UsageError(f"{name!r} is none of the {kind}.{nearest(name, lines)} Known: {', '.join(lines)}.")
+    return lines[name]
+
+
+def check_params(kind: str, name: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return `given` with defaults filled in; raises UsageError, its key under `where`, for what does not fit."""
+    try:
+        return _schema(kind, name)(**given).model_dump()
+    except ValidationError as error:
+        raise UsageError(explain(error, technique(kind, name).params, where)) from error
+
+
+def explain(error: ValidationError, known: Iterable[str], where: str = "") -> str:
+    """Return pydantic's first complaint as one line `KEY: what is wrong.`, with the nearest of `known` for an unknown key."""
+    first, *rest = error.errors(include_url=False)
+    key = ".".join(str(part) for part in (where, *first["loc"]) if part != "")
+    more = f" ({len(rest)} more like this.)" if rest else ""
+    if first["type"] == "extra_forbidden":
+        return f"{key}: no such key.{nearest(str(first['loc'][-1]), known)}{more}"
+    if first["type"] == "missing":
+        return f"{key}: is missing. Add it.{more}"
+    got = "" if isinstance(first["input"], Mapping | BaseModel) else f", got {first['input']!r}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}{got}.{more}" if key else f"{message}{got}.{more}"
+
+
+def function(kind: str, name: str) -> Callable[..., Any]:
+    """Import and return the function behind a line of a table."""
+    module, _, attribute = technique(kind, name).target.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+@cache
+def _schema(kind: str, name: str) -> type[BaseModel]:
+    fields: dict[str, Any] = dict(technique(kind, name).params)
+    return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)

@@ -1,0 +1,217 @@
+"""Recipe: network, data, augmentation, optimisation and schedule as plain data; read from TOML, `--set a.b=v`, and written back."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic import field_validator as check_field
+
+from resfit.budget import Budget, parse_size
+from resfit.errors import UsageError, nearest
+from resfit.models.networks import NETWORKS, network
+from resfit.models.spec import ModelSpec, spec_from_dict, spec_to_dict
+from resfit.plugins import check_params, explain
+
+SHIPPED = files("resfit") / "recipes"
+
+
+def _spec(value: Any) -> ModelSpec:
+    if isinstance(value, ModelSpec):
+        return value
+    return network(value) if isinstance(value, str) else spec_from_dict(value)
+
+
+Channel3 = tuple[float, float, float]
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(Section):
+    """How images become numbers. Without mean and std (per channel, of pixels in [0, 1]) the training images give them."""
+
+    image_size: Annotated[int, Field(ge=8, le=512)] | None = None
+    val_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    mean: Channel3 | None = None
+    std: Annotated[Channel3, Field(min_length=3)] | None = None
+
+    @check_field("std")
+    @classmethod
+    def _positive(cls, value: Channel3 | None) -> Channel3 | None:
+        if value is not None and min(value) <= 0:
+            raise ValueError("must be above 0 in every channel")
+        return value
+
+
+class Named(Section):
+    """A section whose `name` picks a technique; the technique's own parameters stand beside the common keys."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    kind: ClassVar[str]
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        common = {key: given[key] for key in given if key in cls.model_fields}
+        name = common.get("name", cls.model_fields["name"].default)
+        own = {key: value for key, value in given.items() if key not in common}
+        return common | check_params(cls.kind, name, own, cls.__name__.lower())
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Return the technique's own parameters."""
+        return dict(self.model_extra or {})
+
+
+class Optim(Named):
+    """The optimizer; lr is the peak learning rate, clip_norm the largest gradient norm let through."""
+
+    kind = "optimizers"
+    name: str = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+
+
+class Schedule(Named):
+    """The learning rate's course; warmup_epochs climb linearly to the peak first."""
+
+    kind = "schedules"
+    name: str = "cosine"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Train(Section):
+    """How long and how: batch_size counts images of all ranks together, ema_decay is per step (0: no average)."""
+
+    epochs: Annotated[int, Field(ge=1)] = 50
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class Recipe(Section):
+    """Everything that decides a result but the data and the seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    network: Annotated[ModelSpec, PlainValidator(_spec)]
+    budget: Budget = Budget()
+    data: Data = Data()
+    augment: dict[str, dict[str, Any]] = {}
+    optim: Optim = Optim()
+    schedule: Schedule = Schedule()
+    train: Train = Train()
+
+    @check_field("augment")
+    @classmethod
+    def _augmentations(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return {name: check_params("augmentations", name, params, f"augment.{name}") for name, params in value.items()}
+
+    @check_field("budget", mode="before")
+    @classmethod
+    def _sizes(cls, value: Any) -> Any:
+        """Read `5M` as people write it."""
+        if not isinstance(value, Mapping):
+            return value
+        return {key: parse_size(size) if isinstance(size, str) else size for key, size in value.items()}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Recipe":
+        if self.schedule.warmup_epochs >= self.train.epochs:
+            raise ValueError("schedule.warmup_epochs must be below train.epochs")
+        return self
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the shipped recipes, sorted."""
+    return sorted(item.name.removesuffix(".toml") for item in SHIPPED.iterdir() if item.name.endswith(".toml"))
+
+
+def load_recipe(what: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return a recipe from a TOML file, a shipped recipe's name, or a network's name or text form (then `default` trains it).
+
+    `overrides` are settings `key=value` by recipe key, e.g. `optim.lr=0.2`. Raises UsageError with one line.
+    """
+    text, where = str(what), str(what)
+    if isinstance(what, Path) or text.endswith(".toml") or "/" in text:
+        table = _read(Path(what))
+    elif text in recipe_names():
+        table = tomllib.loads((SHIPPED / f"{text}.toml").read_text())
+    else:
+        try:
+            spec = network(text)
+        except UsageError as error:
+            if ":" in text:
+                raise
+            near = nearest(text, [*recipe_names(), *NETWORKS])
+            raise UsageError(f"{text}: no recipe or network of that name.{near} `resfit list` shows all.") from error
+        table = tomllib.loads((SHIPPED / "default.toml").read_text())
+        table |= {"name": text if ":" not in text else spec.family, "network": spec}
+    for setting in overrides:
+        _override(table, setting)
+    return parse_recipe(table, where)
+
+
+def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
+    """Return the checked recipe of a parsed TOML table; `where` names it in errors (UsageError)."""
+    try:
+        return Recipe(**{"name": "unnamed", **table})
+    except ValidationError as error:
+        raise UsageError(f"{where}: {explain(error, _keys(error.errors()[0]['loc'][:-1]))}") from error
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+def recipe_to_toml(recipe: Recipe) -> str:
+    """Return a recipe as TOML that reads back as the same recipe."""
+    table = recipe.model_dump(exclude_none=True, exclude={"network"})
+    return tomli_w.dumps({"name": table.pop("name"), "network": spec_to_dict(recipe.network), **table})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise UsageError(f"{path}: cannot be read: {reason}. Name a recipe file, or see `resfit list`.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: is not valid TOML: {error}. Mend that line.") from error
+
+
+def _override(table: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {setting}: write it as key=value, for example --set optim.lr=0.2.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word, as people type it: --set optim.name=adamw
+    *parents, last = key.strip().split(".")
+    if parents == ["network"] and not isinstance(table.get("network"), Mapping):
+        table["network"] = spec_to_dict(_spec(table["network"]))
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"--set {setting}: {parent} is a single value. See `resfit train --help`.")
+    table[last] = value
+
+
+def _keys(location: tuple[int | str, ...]) -> list[str]:
+    """Return the keys known at a place in the recipe."""
+    model: Any = Recipe
+    for part in location:
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+        model = field.annotation if field else None
+    return list(getattr(model, "model_fields", None) or getattr(model, "__dataclass_fields__", ()))

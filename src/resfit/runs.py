@@ -1,0 +1,135 @@
+"""The run folder: where each file of a run lies, and how a run is created and found again. No torch."""
+
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resfit import durable
+from resfit.errors import ResourceError, UsageError
+from resfit.recipe import Recipe, parse_recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a recipe with one seed, by its folder."""
+
+    folder: Path
+
+    @property
+    def recipe_file(self) -> Path:
+        """The resolved recipe, TOML."""
+        return self.folder / "recipe.toml"
+
+    @property
+    def info_file(self) -> Path:
+        """Status, versions, device, seed, fingerprints, JSON."""
+        return self.folder / "run.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON object an epoch."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def summary_file(self) -> Path:
+        """What came out, JSON; written at the end."""
+        return self.folder / "summary.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def best_file(self) -> Path:
+        """The best weights on validation so far."""
+        return self.checkpoints / "best.safetensors"
+
+    @property
+    def bundle(self) -> Path:
+        """The folder to ship."""
+        return self.folder / "bundle"
+
+    @property
+    def receipt_file(self) -> Path:
+        """The receipt of the test split's opening, JSON."""
+        return self.folder / "test.json"
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The content of run.json."""
+        return _read_json(self.info_file)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The content of summary.json; raises UsageError when the run has not finished."""
+        if not self.summary_file.exists():
+            raise UsageError(f"{self.folder}: has not finished. Run `resfit resume {self.folder}` first.")
+        return _read_json(self.summary_file)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return parse_recipe(tomllib.loads(self.recipe_file.read_text()), str(self.recipe_file))
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl; a last line cut short by a crash is left out."""
+        if not self.metrics_file.exists():
+            return []
+        lines = self.metrics_file.read_text().split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    def update(self, **changes: Any) -> None:
+        """Write run.json anew with these keys changed."""
+        before = self.info if self.info_file.exists() else {}
+        durable.write_json(self.info_file, before | changes)
+
+
+def new_run(name: str, out: Path | None) -> Run:
+    """Make an empty run folder: `out`, or `runs/<name>-<n>` with the first free n.
+
+    Raises UsageError when `out` holds something already, ResourceError when it cannot be made.
+    """
+    if out is not None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            what = f"Continue it with `resfit resume {out}`" if (out / "run.json").exists() else "Empty it"
+            raise UsageError(f"{out}: holds something already. {what}, or choose another --out.")
+        return Run(_make(out))
+    parent = Path("runs")
+    taken = [int(m[1]) for p in parent.glob(f"{name}-*") if (m := re.fullmatch(rf"{re.escape(name)}-(\d+)", p.name))]
+    number = max(taken, default=0) + 1
+    while True:  # another process may take the number first
+        folder = parent / f"{name}-{number}"
+        if not folder.exists():
+            return Run(_make(folder))
+        number += 1
+
+
+def open_run(path: str | Path) -> Run:
+    """Return the run in a folder; raises UsageError when there is none."""
+    run = Run(Path(path))
+    if not run.info_file.is_file():
+        seeds = sorted(item.parent.name for item in run.folder.glob("seed-*/run.json"))
+        hint = f"Name one of its seeds, e.g. {run.folder / seeds[0]}." if seeds else "Name a run folder, e.g. runs/NAME-1."
+        raise UsageError(f"{path}: is not a run folder (it has no run.json). {hint}")
+    return run
+
+
+def _make(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{folder}: cannot be made: {error.strerror}. Choose another --out.") from error
+    return folder
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read as JSON ({error}). Is the run folder whole?") from error
+    return value

@@ -1,0 +1,112 @@
+"""The training loop: reads top to bottom, and can be killed at any line and resumed to the same bytes."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from resfit.data.batches import epoch_order
+from resfit.data.images import ImageSet
+from resfit.errors import ResfitError
+from resfit.evaluation.metrics import accuracy, nll
+from resfit.evaluation.predict import predict_logits
+from resfit.recipe import Recipe
+from resfit.runs import Run
+from resfit.training.checkpoint import save_checkpoint, write_tensors
+from resfit.training.runlog import Interrupt, append_row
+from resfit.training.state import TrainState, new_sums, shipped_weights, state_tensors
+from resfit.training.step import make_rate, make_step
+
+SAVE_SECONDS = 300.0  # between two checkpoints within an epoch
+
+Show = Callable[[TrainState, int, float], None]
+
+
+def train_loop(
+    recipe: Recipe,
+    state: TrainState,
+    train_set: ImageSet,
+    val_set: ImageSet | None,
+    run: Run,
+    seed: int,
+    interrupt: Interrupt,
+    show_step: Show,
+    show_epoch: Callable[[dict[str, Any]], None],
+) -> None:
+    """Train `state` from where it stands to the recipe's end; without `val_set` the last weights are kept (`--refit`).
+
+    Writes metrics rows, checkpoints and the best weights to the run folder. Raises Interrupted after a signal, with a
+    checkpoint on disk, and ResfitError when the loss stopped being finite.
+    """
+    device = next(state.model.parameters()).device
+    images = torch.from_numpy(np.array(train_set.images)).to(device)
+    labels = torch.from_numpy(np.array(train_set.labels)).to(device)
+    val_images = torch.from_numpy(np.array(val_set.images)).to(device) if val_set else None
+    batch_size, steps_per_epoch = batch_plan(recipe, len(train_set))
+    step = make_step(recipe, steps_per_epoch, device)
+    rate = make_rate(recipe, steps_per_epoch)
+    state.model.train()
+    saved = time.monotonic()
+
+    def save() -> None:
+        header = {"step": state.step, "epoch": state.epoch, "seconds": state.seconds, "best": _plain_best(state)}
+        header |= {"seed": seed, "class_names": train_set.class_names, "data": train_set.fingerprint}
+        save_checkpoint(run.checkpoints, state.step, state_tensors(state), header)
+
+    if state.step == 0:
+        save()
+    for epoch in range(state.epoch, recipe.train.epochs):
+        order = epoch_order(seed, epoch, len(train_set)).to(device)
+        done = state.step - epoch * steps_per_epoch
+        started = time.monotonic() - state.seconds
+        for index in order.split(batch_size)[done:steps_per_epoch]:
+            step(state, images[index], labels[index], index, seed)
+            state.seconds = time.monotonic() - started
+            show_step(state, steps_per_epoch, state.seconds)
+            if time.monotonic() - saved > SAVE_SECONDS or interrupt.signal:
+                save()
+                saved = time.monotonic()
+                interrupt.leave()
+        loss, correct, count, bad_step = state.sums.tolist()
+        state.seconds = time.monotonic() - started
+        if bad_step >= 0:
+            raise _diverged(run, f"the loss was not finite at step {bad_step:.0f} (epoch {epoch + 1})")
+        row = {"epoch": epoch, "step": state.step, "lr": rate(state.step - 1)}
+        row |= {"train_loss": loss / count, "train_accuracy": correct / count, "train_seconds": state.seconds}
+        if val_set is not None and val_images is not None and val_set.labels is not None:
+            evaluated = time.monotonic()
+            with shipped_weights(state) as model:
+                logits = predict_logits(model, val_images, recipe.data.mean or (), recipe.data.std or ())
+            row |= {"val_accuracy": accuracy(logits, val_set.labels), "val_nll": nll(logits, val_set.labels)}
+            if not math.isfinite(row["val_nll"]):
+                raise _diverged(run, f"the validation loss was not finite after epoch {epoch + 1}")
+            if state.best.is_beaten_by(row["val_accuracy"], row["val_nll"]):
+                state.best.epoch, state.best.accuracy, state.best.nll = epoch, row["val_accuracy"], row["val_nll"]
+                write_tensors(run.best_file, state.weights(), asdict(state.best))
+            row["val_seconds"] = time.monotonic() - evaluated
+        append_row(run.metrics_file, row)
+        show_epoch(row | {"best": state.best.epoch == epoch, "images_per_second": count / state.seconds})
+        state.epoch, state.seconds, state.sums = epoch + 1, 0.0, new_sums(device)
+        save()
+        saved = time.monotonic()
+        interrupt.leave()
+    if val_set is None:
+        write_tensors(run.best_file, state.weights(), {"epoch": state.epoch - 1})
+
+
+def batch_plan(recipe: Recipe, count: int) -> tuple[int, int]:
+    """Return (batch_size, steps_per_epoch); a last batch of a single image, which BatchNorm cannot take, is left out."""
+    size = min(recipe.train.batch_size, count)
+    return size, count // size + (count % size > 1)
+
+
+def _diverged(run: Run, what: str) -> ResfitError:
+    return ResfitError(f"{run.folder}: {what}. Lower optim.lr or set optim.clip_norm, and train anew.")
+
+
+def _plain_best(state: TrainState) -> dict[str, Any]:
+    return asdict(state.best) if state.best.epoch >= 0 else {}

@@ -1,0 +1,93 @@
+"""TrainState: all that changes in training. What is not here is a pure function of (seed, step, purpose)."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Best:
+    """The best epoch so far by validation accuracy, ties by nll; epoch -1 is none yet."""
+
+    epoch: int = -1
+    accuracy: float = -1.0
+    nll: float = float("inf")
+
+    def is_beaten_by(self, accuracy: float, nll: float) -> bool:
+        """Return whether these are better; NaN never is."""
+        return accuracy > self.accuracy or (accuracy == self.accuracy and nll < self.nll)
+
+
+@dataclass
+class TrainState:
+    """Model, optimizer, average and counters: steps taken, epochs whose evaluation is done too, seconds in the running epoch.
+
+    sums (4,) holds the running epoch's (loss, correct, images, first step with a loss that is not finite or -1).
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: dict[str, Tensor] | None
+    step: int = 0
+    epoch: int = 0
+    seconds: float = 0.0
+    best: Best = field(default_factory=Best)
+    sums: Tensor = field(default_factory=lambda: new_sums(torch.device("cpu")))
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what is evaluated and shipped: the average where there is one, else the model's own."""
+        return self.average if self.average is not None else self.model.state_dict()
+
+
+@contextlib.contextmanager
+def shipped_weights(state: TrainState) -> Iterator[nn.Module]:
+    """Give the model with the weights that are evaluated and shipped; outside it has its own again."""
+    if state.average is None:
+        yield state.model
+        return
+    own = {name: value.clone() for name, value in state.model.state_dict().items()}
+    state.model.load_state_dict(state.average)
+    try:
+        yield state.model
+    finally:
+        state.model.load_state_dict(own)
+
+
+def new_sums(device: torch.device) -> Tensor:
+    """Return the running epoch's sums at its start, float64 (4,)."""
+    kind = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
+    return torch.tensor([0.0, 0.0, 0.0, -1.0], dtype=kind, device=device)
+
+
+def state_tensors(state: TrainState) -> dict[str, Tensor]:
+    """Return every tensor of a state under a flat name, as they are (no copies)."""
+    tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
+    for index, slots in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optim.{index}.{slot}": value for slot, value in slots.items() if isinstance(value, Tensor)}
+    if state.average is not None:
+        tensors |= {f"average.{name}": value for name, value in state.average.items()}
+    return tensors | {"sums": state.sums}
+
+
+@torch.no_grad()
+def restore(state: TrainState, tensors: dict[str, Tensor], device: torch.device) -> None:
+    """Put the tensors of `state_tensors` back into a freshly made state."""
+    part = {"model": {}, "average": {}, "optim": {}}  # type: dict[str, dict[str, Any]]
+    for name, value in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind in part:
+            part[kind][rest] = value
+    state.model.load_state_dict(part["model"])
+    if state.average is not None:
+        for name, value in state.average.items():
+            value.copy_(part["average"][name])
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in part["optim"].items():
+        index, _, slot = name.partition(".")
+        slots.setdefault(int(index), {})[slot] = value
+    state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": slots})
+    state.sums = tensors["sums"].to(device)
