@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from resfit.data.images import PixelRule
 from resfit.errors import DataError
@@ -112,7 +112,7 @@ def _bomb(where: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not an image of a known format"
     return (str(error) or type(error).__name__).splitlines()[0]
 

@@ -80,7 +80,7 @@ def read_keys(listing: Listing) -> np.ndarray:
     return keys
 
 
-def key_of(data: bytes | np.ndarray) -> int:
+def key_of(data: Buffer) -> int:
     """Return the 64-bit key of an image: a hash of its encoded bytes, or of its raw pixels in (H, W, C) order."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
