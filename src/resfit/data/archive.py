@@ -1,5 +1,7 @@
 """Read members of .tar and .zip archives in memory, one after the other; nothing is ever extracted to disk."""
 
+import bz2
+import gzip
 import lzma
 import tarfile
 import zipfile
@@ -8,6 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
 
 from resfit.data.listing import MOST_BYTES
 from resfit.errors import DataError
@@ -48,7 +51,7 @@ def read_members(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, byt
 
 
 def _members(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, bool, bytes | None]]:
-    """Yield (name, is_folder, bytes or None) for every file and folder; links, devices and paths with ".." are passed over."""
+    """Yield (name, is_folder, bytes or None) for every file and folder; links, devices, paths with ".." are passed over."""
     if path.name.lower().endswith(".zip"):
         with zipfile.ZipFile(path) as zipped:
             for info in zipped.infolist():
@@ -61,7 +64,7 @@ def _members(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, bool, b
                     data = zipped.read(info)
                 yield name, info.is_dir(), data
         return
-    with tarfile.open(path, "r|*") as tar:  # a stream: one pass, nothing kept
+    with _unpacked(path) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         for member in tar:
             name = _plain(member.name)
             if name is None or not (member.isreg() or member.isdir()):
@@ -72,7 +75,28 @@ def _members(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, bool, b
                 file = tar.extractfile(member)
                 data = file.read() if file is not None else b""
             yield name, member.isdir(), data
-            tar.members = []  # the stream would remember all of them  # type: ignore[attr-defined]
+            cast(Any, tar).members = []  # a stream of 10^6 members would otherwise remember them all
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[IO[bytes]]:
+    """Open a .tar, compressed or not; tarfile's own streams take a cut-off file for a short one, these raise EOFError."""
+    with path.open("rb") as file:
+        magic = file.read(6)
+        if not magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
+            file.seek(-min(512, path.stat().st_size), 2)
+            if any(file.read()):  # an archive ends with two blocks of zeros
+                raise EOFError("no end mark")
+        file.seek(0)
+        opened: Any = file
+        if magic.startswith(b"\x1f\x8b"):
+            opened = gzip.GzipFile(fileobj=file)
+        elif magic.startswith(b"BZh"):
+            opened = bz2.BZ2File(file)
+        elif magic.startswith(b"\xfd7zXZ"):
+            opened = lzma.LZMAFile(file)
+        with opened:
+            yield opened
 
 
 def _plain(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Arrays in one .npz: `images` + `labels`, or MedMNIST's `train_images`/`train_labels`/..., or Keras's `x_train`/`y_train`/..."""
+"""Arrays in one .npz: `images` + `labels`, MedMNIST's `train_images`/`train_labels`/..., Keras's `x_train`/`y_train`/..."""
 
 import zipfile
 import zlib

@@ -1,4 +1,4 @@
-"""Decoded images on disk: memory-mapped, keyed by what the source files look like, never taken for whole when they are not.
+"""Decoded images on disk: memory-mapped, keyed by what the source files look like, never half-written.
 
 An entry is built in a folder beside its place and renamed, so that a crash leaves nothing half-written in place and two
 processes may build the same entry at once. `$RESFIT_CACHE`, else `$XDG_CACHE_HOME/resfit`, else `~/.cache/resfit`.
@@ -39,8 +39,8 @@ def cache_folder() -> Path:
 def cached(key: dict[str, Any], build: Callable[[Allocate], ImageSet]) -> ImageSet:
     """Return the ImageSet stored under `key` (JSON values), built first if it is missing or damaged.
 
-    build(allocate) gets its image array from allocate(shape). Where the cache folder cannot be written, the images stay in
-    memory and one line on stderr says so.
+    build(allocate) gets its image array from allocate(shape). Where the cache folder cannot be written, the images stay
+    in memory and one line on stderr says so.
     """
     place = cache_folder() / "images" / _name(key)
     found = _open_entry(place)
@@ -118,7 +118,8 @@ def _small_files(folder: Path) -> list[Path]:
 def _open_entry(place: Path) -> ImageSet | None:
     """Return the entry at `place`, or None if it is missing or not whole.
 
-    The digests of all but the pixels are checked; of the pixels, only the size: reading them all would cost what the map saves.
+    The digests of all but the pixels are checked; of the pixels, only the size: reading them all would cost what the
+    map saves.
     """
     try:
         stored = json.loads((place / "meta.json").read_bytes())

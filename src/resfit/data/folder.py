@@ -53,7 +53,7 @@ def open_source(source: str) -> Source:
 
 
 def walk(top: Path) -> tuple[list[tuple[str, tuple[int, int]]], list[str]]:
-    """Return the image files below `top` as sorted (relative path, (size, mtime_ns)), and its folders; links are followed.
+    """Return the image files below `top`, sorted (relative path, (size, mtime_ns)), and its folders; follows links.
 
     Hidden files and folders, `__MACOSX` and whatever has no image extension are passed over.
     """

@@ -1,4 +1,4 @@
-"""What image data is once it is in memory: `ImageSet`, and `PixelRule`, the rule by which an image file becomes pixels."""
+"""What image data is once in memory: `ImageSet`, and `PixelRule`, the rule by which an image file becomes pixels."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,10 +11,11 @@ from resfit.errors import UsageError
 
 @dataclass(frozen=True)
 class PixelRule:
-    """How an encoded image of any size and mode becomes (3, size, size) uint8; stored in run and bundle, reused by prediction.
+    """How an encoded image of any size and mode becomes (3, size, size) uint8; stored in run and bundle for prediction.
 
-    EXIF orientation is applied, then the mode is brought to RGB (alpha over white, 16 bits to 8 by dividing by 256), then
-    the image is squashed to size x size with Pillow's antialiased bicubic filter. Images of that size already are left alone.
+    EXIF orientation is applied, then the mode is brought to RGB (alpha over white, 16 bits to 8 by dividing by 256),
+    then the image is squashed to size x size with Pillow's antialiased bicubic filter. Images of that size already are
+    left alone.
     """
 
     size: int
@@ -71,7 +72,7 @@ class ImageSet:
 
 
 def join(sets: Sequence[ImageSet], source: str) -> ImageSet:
-    """Return one ImageSet with the images of several, in order (a copy, unless there is one); all with labels or none."""
+    """Return one ImageSet with the images of several, in order (a copy, unless there is one); labels if all have them."""
     if len(sets) == 1:
         return sets[0]
     labels = [s.labels for s in sets if s.labels is not None]

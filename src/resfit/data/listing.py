@@ -1,4 +1,4 @@
-"""What a reader hands over: a `Source`, its native splits as `Listing`s not yet decoded, and the loop that decodes them."""
+"""What a reader hands over: a `Source` and its splits as `Listing`s not yet decoded; and the loop that decodes them."""
 
 import hashlib
 import os
@@ -27,8 +27,8 @@ _CHUNK = 128  # images a task: enough that handing it over costs nothing beside 
 class Listing:
     """The images of one native split, in a fixed order, before any of them is decoded.
 
-    labels: int64 (N,), or None. ids: one an image, or None for rows of an array. blobs(index) yields (i, blob) for every i
-    of `index` (sorted), in any order. place: what goes before an id in an error message.
+    labels: int64 (N,), or None. ids: one an image, or None for rows of an array. blobs(index) yields (i, blob) for every
+    i of `index` (sorted), in any order. place: what goes before an id in an error message.
     """
 
     count: int
@@ -80,7 +80,7 @@ def read_keys(listing: Listing) -> np.ndarray:
     return keys
 
 
-def key_of(data: Buffer) -> int:
+def key_of(data: bytes | memoryview) -> int:
     """Return the 64-bit key of an image: a hash of its encoded bytes, or of its raw pixels in (H, W, C) order."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
@@ -116,7 +116,7 @@ def _work_through(
         for i, blob in chunk:
             data = read_file(blob) if isinstance(blob, str) else blob
             row = rows[i]
-            keys[row] = key_of(data)
+            keys[row] = key_of(data if isinstance(data, bytes) else data.data)
             if images is not None and rule is not None:
                 if isinstance(data, np.ndarray):
                     images[row] = fit(data, rule)

@@ -1,7 +1,8 @@
 """Read pickles of arrays without the power to run anything: CIFAR's python batches and the competition file.
 
 Nothing a pickle names is ever imported. The few names that numpy arrays need are answered by small stand-ins below,
-which build arrays from bytes in the file, so that a pickle can neither call a function nor ask for memory it does not fill.
+which build arrays from bytes in the file, so that a pickle can neither call a function nor ask for memory it does not
+fill.
 """
 
 import codecs
@@ -21,8 +22,8 @@ from resfit.errors import DataError
 def load(data: bytes, where: str) -> dict[str, Any]:
     """Return the dictionary in a pickle, its keys as str, its arrays as ndarray (numbers only).
 
-    `where` names the file in errors. Python-2 strings come as bytes. Raises DataError for a pickle that names anything but
-    numpy arrays (it would run code), that is truncated, or that is not a dictionary.
+    `where` names the file in errors. Python-2 strings come as bytes. Raises DataError for a pickle that names anything
+    but numpy arrays (it would run code), that is truncated, or that is not a dictionary.
     """
     try:
         _check_memo(data)
