@@ -1,22 +1,32 @@
-"""What image data is once it is in memory: `ImageSet`, and `PixelRule`, the rule by which an image file becomes pixels."""
+"""What image data is once in memory: `ImageSet`, and `PixelRule`, the rule by which an image file becomes pixels."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from resfit.errors import UsageError
+
 
 @dataclass(frozen=True)
 class PixelRule:
-    """How an encoded image of any size and mode becomes (3, size, size) uint8; stored in run and bundle, reused by prediction.
+    """How an encoded image of any size and mode becomes (3, size, size) uint8; stored in run and bundle for prediction.
 
-    EXIF orientation is applied, then the mode is brought to RGB (alpha over white, 16 bits to 8 by dividing by 256), then
-    the image is squashed to size x size with Pillow's antialiased bicubic filter. Images of that size already are left alone.
+    EXIF orientation is applied, then the mode is brought to RGB (alpha over white, 16 bits to 8 by dividing by 256),
+    then the image is squashed to size x size with Pillow's antialiased bicubic filter. Images of that size already are
+    left alone.
     """
 
     size: int
     fit: str = "squash"
     filter: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.fit != "squash" or self.filter != "bicubic":
+            raise UsageError(
+                f"pixel rule: {self} is not known. Use a size of 1 or more, fit 'squash', filter 'bicubic'."
+            )
 
 
 @dataclass(frozen=True)
@@ -59,3 +69,19 @@ class ImageSet:
             source=self.source,
             ids=None if self.ids is None else tuple(self.ids[i] for i in index),
         )
+
+
+def join(sets: Sequence[ImageSet], source: str) -> ImageSet:
+    """Return one ImageSet with the images of several, in order (a copy, unless there is one); labels if all have them."""
+    if len(sets) == 1:
+        return sets[0]
+    labels = [s.labels for s in sets if s.labels is not None]
+    ids = [s.ids for s in sets if s.ids is not None]
+    return ImageSet(
+        images=np.concatenate([s.images for s in sets]),
+        labels=np.concatenate(labels) if len(labels) == len(sets) else None,
+        class_names=sets[0].class_names,
+        keys=np.concatenate([s.keys for s in sets]),
+        source=source,
+        ids=tuple(i for some in ids for i in some) if len(ids) == len(sets) else None,
+    )

@@ -1,0 +1,168 @@
+"""Class folders, on disk or in an archive: train/ val/ test/ with a folder a class, or the class folders alone."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resfit.data.archive import is_archive, list_members, read_members
+from resfit.data.cache import cached_json
+from resfit.data.decode import EXTENSIONS
+from resfit.data.listing import Blob, Listing, Source
+from resfit.errors import DataError, nearest
+
+LAYOUTS = "train/CLASS/*.jpg, val/CLASS/*.jpg, test/CLASS/*.jpg, or CLASS/*.jpg alone"
+_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+def recognises(source: str) -> bool:
+    """Return whether `source` is a folder, or an archive by its name."""
+    return os.path.isdir(source) or is_archive(Path(source))
+
+
+def open_source(source: str) -> Source:
+    """List the class folders of a folder or archive; raises DataError where they make no sense."""
+    path = Path(source)
+    if path.is_dir():
+        files, folders = walk(path)
+        layout = _lay_out([name for name, _ in files], folders, source)
+        facts = hashlib.blake2b(digest_size=16)
+        facts.update(repr((str(path.resolve()), files, sorted(folders))).encode())
+        signature = facts.hexdigest()
+    else:
+        stat = path.stat()
+        signature = repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns))
+        # one pass over a compressed archive costs seconds, so that the listing is kept as well
+        layout = cached_json({"archive": signature}, lambda: _lay_out(*list_members(path), source))
+
+    def list_split(split: str) -> Listing:
+        names: list[str] = layout["splits"][split]["names"]
+        return Listing(
+            count=len(names),
+            labels=np.asarray(layout["splits"][split]["labels"], np.int64),
+            class_names=tuple(layout["classes"]),
+            ids=tuple(names),
+            blobs=lambda index: _blobs(path, names, index),
+            place=f"{source}/" if path.is_dir() else f"{source}:",
+        )
+
+    return Source(source, tuple(layout["splits"]), list_split, signature)
+
+
+def walk(top: Path) -> tuple[list[tuple[str, tuple[int, int]]], list[str]]:
+    """Return the image files below `top`, sorted (relative path, (size, mtime_ns)), and its folders; follows links.
+
+    Hidden files and folders, `__MACOSX` and whatever has no image extension are passed over.
+    """
+    files: list[tuple[str, tuple[int, int]]] = []
+    folders: list[str] = []
+
+    def enter(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> None:
+        facts = os.stat(folder)
+        here = (facts.st_dev, facts.st_ino)
+        if here in above and facts.st_ino:  # a link to a folder above it
+            return
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if _is_hidden(entry.name):
+                    continue
+                if entry.is_dir():
+                    folders.append(prefix + entry.name)
+                    enter(entry.path, f"{prefix}{entry.name}/", above | {here})
+                elif entry.name.lower().endswith(EXTENSIONS):
+                    stat = entry.stat()
+                    files.append((prefix + entry.name, (stat.st_size, stat.st_mtime_ns)))
+
+    try:
+        enter(str(top), "", frozenset())
+    except OSError as error:
+        where = error.filename or top
+        raise DataError(f"{where}: cannot be read: {error.strerror}. Check the link or its permissions.") from error
+    return sorted(files), folders
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _lay_out(files: Sequence[str], folders: Sequence[str], source: str) -> dict[str, Any]:
+    """Return {"classes": [...], "splits": {split: {"names", "labels"}}}, with "all" for class folders alone."""
+    images = [f for f in files if f.lower().endswith(EXTENSIONS) and not any(map(_is_hidden, f.split("/")))]
+    folders = [f for f in folders if not any(map(_is_hidden, f.split("/")))]
+    if not images:
+        raise DataError(f"{source}: no images in it. Give {LAYOUTS} ({', '.join(e[1:] for e in EXTENSIONS)}).")
+    tops = {f.split("/")[0] for f in folders} | {f.split("/")[0] for f in images if "/" in f}
+    wrapped = len(tops) == 1 and not any("/" not in f for f in images) and not tops & _SPLITS.keys()
+    if wrapped and not os.path.isdir(source) and all(f.count("/") > 1 for f in images):
+        cut = len(next(iter(tops))) + 1  # archives are often wrapped in one folder
+        inner = _lay_out([f[cut:] for f in images], [f[cut:] for f in folders if len(f) > cut], source)
+        for part in inner["splits"].values():
+            part["names"] = [images[0][:cut] + name for name in part["names"]]
+        return inner
+    by_split = {top: _SPLITS[top] for top in sorted(tops) if top in _SPLITS}
+    if not by_split or ("train" not in by_split and not tops <= _SPLITS.keys()):
+        by_split = {"": "all"}
+    splits: dict[str, dict[str, list[str]]] = {}
+    for top, split in by_split.items():
+        if split in splits:
+            raise DataError(f"{source}: brings {split} twice ({', '.join(t for t in by_split)}). Keep one of them.")
+        prefix = f"{top}/" if top else ""
+        splits[split] = _classes_below(prefix, images, folders, source)
+    classes = sorted(splits["train" if "train" in splits else next(iter(splits))])
+    _check_classes(splits, classes, source)
+    order = [s for s in ("train", "val", "test", "all") if s in splits]
+    return {
+        "classes": classes,
+        "splits": {
+            split: {
+                "names": [name for c in classes for name in sorted(splits[split][c])],
+                "labels": [label for label, c in enumerate(classes) for _ in splits[split][c]],
+            }
+            for split in order
+        },
+    }
+
+
+def _classes_below(prefix: str, images: Sequence[str], folders: Sequence[str], source: str) -> dict[str, list[str]]:
+    depth = prefix.count("/")
+    classes: dict[str, list[str]] = {
+        f[len(prefix) :]: [] for f in folders if f.startswith(prefix) and f.count("/") == depth
+    }
+    for name in images:
+        if not name.startswith(prefix):
+            continue
+        parts = name.split("/")
+        if len(parts) <= depth + 1:
+            raise DataError(f"{source}: {name} lies outside any class folder. Give {LAYOUTS}.")
+        classes.setdefault(parts[depth], []).append(name)
+    for name, members in sorted(classes.items()):
+        if not members:
+            raise DataError(f"{source}: class folder {prefix}{name} has no images. Fill it or remove it.")
+    return classes
+
+
+def _check_classes(splits: dict[str, dict[str, list[str]]], classes: list[str], source: str) -> None:
+    if len(classes) < 2:
+        raise DataError(f"{source}: only one class folder ({', '.join(classes)}). Give {LAYOUTS}.")
+    for split, members in splits.items():
+        for name in sorted(members.keys() - set(classes)):
+            hint = nearest(name, classes)
+            raise DataError(f"{source}: {split} has a class {name!r} that the other splits have not.{hint} Remove it.")
+        for name in classes:
+            if name not in members:
+                raise DataError(f"{source}: {split} has no class folder {name!r}. Every split needs the same classes.")
+
+
+def _blobs(path: Path, names: Sequence[str], index: Sequence[int]) -> Iterator[tuple[int, Blob]]:
+    if path.is_dir():
+        top = str(path)
+        for i in index:
+            yield i, os.path.join(top, names[i])
+        return
+    wanted = {names[i]: i for i in index}
+    for name, data in read_members(path, wanted):
+        if name in wanted:  # a name that comes twice counts once
+            yield wanted.pop(name), data

@@ -1,0 +1,143 @@
+"""What a reader hands over: a `Source` and its splits as `Listing`s not yet decoded; and the loop that decodes them."""
+
+import hashlib
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from resfit.data.decode import decode, fit
+from resfit.data.images import ImageSet, PixelRule
+from resfit.errors import DataError
+
+# An encoded image, the path of one, or raw pixels: uint8 (H, W), (H, W, 1) or (H, W, 3), contiguous.
+Blob = bytes | str | np.ndarray
+Allocate = Callable[[tuple[int, ...]], np.ndarray]
+
+MOST_BYTES = 256 * 2**20  # an encoded image or batch larger than this is not one
+_CHUNK = 128  # images a task: enough that handing it over costs nothing beside 128 small decodes
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of one native split, in a fixed order, before any of them is decoded.
+
+    labels: int64 (N,), or None. ids: one an image, or None for rows of an array. blobs(index) yields (i, blob) for every
+    i of `index` (sorted), in any order. place: what goes before an id in an error message.
+    """
+
+    count: int
+    labels: np.ndarray | None
+    class_names: tuple[str, ...]
+    ids: tuple[str, ...] | None
+    blobs: Callable[[Sequence[int]], Iterator[tuple[int, Blob]]]
+    place: str = ""
+
+    def name(self, i: int) -> str:
+        """Return what image `i` is called in an error message."""
+        return f"{self.place}{self.ids[i]}" if self.ids is not None else f"{self.place}: image {i}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that a reader recognised and has not read yet.
+
+    splits: those of train, val and test that it brings, or ("all",) for one pool. signature: text that changes when the
+    files do, for the cache; None where reading again is as fast. list_split(split) may raise DataError.
+    """
+
+    name: str
+    splits: tuple[str, ...]
+    list_split: Callable[[str], Listing]
+    signature: str | None = None
+
+
+def read(listing: Listing, index: Sequence[int], rule: PixelRule, allocate: Allocate, source: str) -> ImageSet:
+    """Decode the images at `index` (sorted) of a listing in parallel threads, into an array got from `allocate`."""
+    images = allocate((len(index), 3, rule.size, rule.size))
+    keys = np.empty(len(index), np.uint64)
+    _work_through(listing, index, keys, images, rule)
+    rows = np.asarray(index, np.int64)
+    return ImageSet(
+        images=images,
+        labels=None if listing.labels is None else listing.labels[rows],
+        class_names=listing.class_names,
+        keys=keys,
+        source=source,
+        ids=None if listing.ids is None else tuple(listing.ids[i] for i in index),
+    )
+
+
+def read_keys(listing: Listing) -> np.ndarray:
+    """Return the keys, uint64 (N,), of all images of a listing: their bytes are hashed, none is decoded."""
+    keys = np.empty(listing.count, np.uint64)
+    _work_through(listing, range(listing.count), keys, None, None)
+    return keys
+
+
+def key_of(data: bytes | memoryview) -> int:
+    """Return the 64-bit key of an image: a hash of its encoded bytes, or of its raw pixels in (H, W, C) order."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def read_file(path: str) -> bytes:
+    """Return the bytes of a file of at most `MOST_BYTES`; raises DataError when it cannot be read."""
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+        try:
+            facts = os.fstat(handle)
+            if not stat.S_ISREG(facts.st_mode):
+                raise DataError(f"{path}: not a regular file. Give an image file.")
+            if facts.st_size > MOST_BYTES:
+                raise DataError(f"{path}: larger than {MOST_BYTES >> 20} MiB, too large for an image. Remove it.")
+            data = os.read(handle, facts.st_size)
+            while len(data) < facts.st_size and (more := os.read(handle, facts.st_size - len(data))):
+                data += more  # a network file system may give less than was asked for
+            return data
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror or error}. Check the path and its permissions."
+        ) from error
+
+
+def _work_through(
+    listing: Listing, index: Sequence[int], keys: np.ndarray, images: np.ndarray | None, rule: PixelRule | None
+) -> None:
+    rows = {i: row for row, i in enumerate(index)}
+
+    def work(chunk: list[tuple[int, Blob]]) -> None:
+        for i, blob in chunk:
+            data = read_file(blob) if isinstance(blob, str) else blob
+            row = rows[i]
+            keys[row] = key_of(data if isinstance(data, bytes) else data.data)
+            if images is not None and rule is not None:
+                if isinstance(data, np.ndarray):
+                    images[row] = fit(data, rule)
+                else:
+                    images[row] = decode(data, rule, listing.name(i))
+
+    blobs = listing.blobs(index)
+    threads = max(1, min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+    waiting: deque[Future[None]] = deque()
+    done = 0
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            while chunk := list(islice(blobs, _CHUNK)):
+                done += len(chunk)
+                waiting.append(pool.submit(work, chunk))
+                if len(waiting) > 2 * threads:  # an archive is read only as far ahead as needed
+                    waiting.popleft().result()
+            while waiting:
+                waiting.popleft().result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if done != len(index):
+        raise DataError(f"{listing.place.rstrip('/')}: changed while it was read. Read it again once it is complete.")

@@ -1,0 +1,207 @@
+"""The front door to image data: a source (a path or a name) and a split in, an `ImageSet` out.
+
+How splits come about. What a source brings is used as it is. A source without val holds out `val_fraction` of its train
+images. A source without any splits (class folders alone, images + labels, digits) is one pool: of each class 10% of the
+distinct images are test, `val_fraction` of the whole are val, the rest is train. All of it follows from the images' bytes
+(`splits.hold_out`), so it is the same on every machine, under any file names and at any image size.
+"""
+
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from resfit.data import arrays, competition, folder
+from resfit.data.cache import cached
+from resfit.data.images import ImageSet, PixelRule, join
+from resfit.data.listing import Allocate, Blob, Listing, Source, read, read_keys
+from resfit.data.splits import TEST_SHARE, hold_out
+from resfit.errors import DataError, UsageError, nearest
+
+Split = Literal["train", "val", "trainval", "test"]
+
+# A reader module has recognises(source: str) -> bool and open_source(source: str) -> listing.Source. Asked in this order.
+SOURCES = {
+    "cifar": "resfit.data.cifar",
+    "digits": "resfit.data.digits",
+    "npz": "resfit.data.arrays",
+    "folder": "resfit.data.folder",
+}
+NAMES = ("cifar10", "cifar100", "digits")
+GROUP = "resfit.sources"
+
+
+def load_split(source: str | Path, split: Split, rule: PixelRule, val_fraction: float = 0.1) -> ImageSet:
+    """Return one split of a source, decoded by `rule` and cached; see the head of this file for what each split is.
+
+    trainval is train and val together, train first where the source brings both. Reading any other split never decodes a
+    test image. Raises DataError for a source that is not understood or does not bring the split.
+    """
+    if split not in ("train", "val", "trainval", "test"):
+        raise UsageError(f"split: {split!r} is not known. Use train, val, trainval or test.")
+    if not 0 < val_fraction < 1:
+        raise UsageError(f"val_fraction: {val_fraction} is not between 0 and 1. Use 0.1, say.")
+    opened = open_source(source)
+    if "all" in opened.splits:
+        if split == "test":
+            return _read_cached(opened, "test", rule)
+        return _without_or_with_val(_read_cached(opened, "trainval", rule), split, _share(val_fraction), 2, opened.name)
+    if split == "test" or (split == "val" and "val" in opened.splits):
+        return _read_cached(opened, split, rule)
+    train = _read_cached(opened, "train", rule)
+    if "val" not in opened.splits:
+        return _without_or_with_val(train, split, val_fraction, 3, opened.name)
+    return train if split == "train" else join([train, _read_cached(opened, "val", rule)], f"{opened.name} (trainval)")
+
+
+def load_unlabelled(paths: Sequence[str | Path], rule: PixelRule) -> ImageSet:
+    """Return the images of files, folders, .npz files and competition pickles, in the order given, without labels.
+
+    ids: a file's path as given, or the folder as given joined with the path below it; row numbers for arrays.
+    """
+    if not paths:
+        raise UsageError("paths: no images given. Name files or folders.")
+    found = []
+    for path in map(str, paths):
+        listing = _list_unlabelled(path)
+        found.append(read(listing, range(listing.count), rule, _in_memory, path))
+    return join(found, ", ".join(map(str, paths)))
+
+
+def split_manifest(source: str | Path, val_fraction: float = 0.1) -> list[tuple[str, str, str]]:
+    """Return (id, class, split) for every image of a source; images are hashed, none is decoded.
+
+    The id is the path below the source, or the row number in its native split. A split that the source brings is not opened
+    any further than its list.
+    """
+    opened = open_source(source)
+    rows: list[tuple[str, str, str]] = []
+    for native in opened.splits:
+        listing = opened.list_split(native)
+        labels = _labels(listing)
+        names = np.full(listing.count, native, dtype=object)
+        if native == "all" or (native == "train" and "val" not in opened.splits):
+            keys = read_keys(listing)
+            rest = np.ones(listing.count, bool)
+            if native == "all":
+                rest = ~hold_out(keys, labels, listing.class_names, TEST_SHARE, opened.name)
+                names[:] = "test"
+            share, fewest = (_share(val_fraction), 2) if native == "all" else (val_fraction, 3)
+            held = hold_out(keys[rest], labels[rest], listing.class_names, share, opened.name, fewest)
+            names[rest] = np.where(held, "val", "train")
+        ids = listing.ids or tuple(map(str, range(listing.count)))
+        rows += [(i, listing.class_names[label], str(n)) for i, label, n in zip(ids, labels, names, strict=True)]
+    return rows
+
+
+def open_source(source: str | Path) -> Source:
+    """Return what the first reader that recognises `source` makes of it; raises DataError when none does."""
+    text = str(source)
+    for module in SOURCES.values():
+        reader = import_module(module)
+        if reader.recognises(text):
+            return _checked(reader.open_source(text), module)
+    names = set(NAMES)
+    for package, reader in _outside_readers():
+        if reader.recognises(text):
+            return _checked(reader.open_source(text), package)
+    if competition.recognises(text):
+        raise DataError(f"{text}: a pickle without labels is for predict only. Give {folder.LAYOUTS}.")
+    state = "not a layout that is understood" if Path(text).exists() else "neither a path that exists nor a known name"
+    hint = nearest(text, names) if not Path(text).exists() else ""
+    raise DataError(
+        f"{text}: {state}.{hint} Give a folder, .tar or .zip with {folder.LAYOUTS}; CIFAR's official folder or archive; a "
+        f".npz with {arrays.LAYOUTS}; or one of {', '.join(NAMES)}."
+    )
+
+
+def _outside_readers() -> list[tuple[str, Any]]:
+    """Load the readers that other packages bring, only now: no built-in one knew the source."""
+    readers = []
+    for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
+        package = point.dist.name if point.dist is not None else point.value
+        try:
+            reader = point.load()
+        except Exception as error:  # whatever an outside package raises at import, the user must learn which one
+            raise DataError(
+                f"{package}: its reader {point.name!r} cannot be loaded ({error}). Update or remove it."
+            ) from error
+        for name in ("recognises", "open_source"):
+            if not callable(getattr(reader, name, None)):
+                raise DataError(f"{package}: its reader {point.name!r} has no {name}(source). Update or remove it.")
+        readers.append((package, reader))
+    return readers
+
+
+def _checked(opened: Any, maker: str) -> Source:
+    if not isinstance(opened, Source) or not ({"all", "train"} & set(opened.splits) or opened.splits):
+        raise DataError(f"{maker}: its open_source did not return a Source with splits. Update or remove it.")
+    return opened
+
+
+def _share(val_fraction: float) -> float:
+    """Return val_fraction of the whole pool as a share of what is left once test is taken out."""
+    return val_fraction / (1 - TEST_SHARE)
+
+
+def _without_or_with_val(both: ImageSet, split: Split, share: float, fewest: int, source: str) -> ImageSet:
+    if split == "trainval":
+        return both
+    assert both.labels is not None
+    held = hold_out(both.keys, both.labels, both.class_names, share, source, fewest)
+    return both.take(np.flatnonzero(held if split == "val" else ~held))
+
+
+def _read_cached(opened: Source, part: str, rule: PixelRule) -> ImageSet:
+    """Decode one native split, or of a pool its test part or all but that, or get it from the cache."""
+
+    def build(allocate: Allocate) -> ImageSet:
+        listing = opened.list_split("all" if pooled else part)
+        labels = _labels(listing)
+        index = np.arange(listing.count)
+        if pooled:
+            held = hold_out(read_keys(listing), labels, listing.class_names, TEST_SHARE, opened.name)
+            index = np.flatnonzero(held if part == "test" else ~held)
+        return read(listing, index.tolist(), rule, allocate, f"{opened.name} ({part})")
+
+    pooled = "all" in opened.splits
+    if not pooled and part not in opened.splits:
+        raise DataError(f"{opened.name}: brings no {part} split, only {', '.join(opened.splits)}. Add {part} to it.")
+    if opened.signature is None:
+        return build(_in_memory)
+    key = {"source": opened.signature, "part": part, "rule": [rule.size, rule.fit, rule.filter]}
+    return cached(key, build)
+
+
+def _labels(listing: Listing) -> np.ndarray:
+    assert listing.labels is not None, "a Source lists labelled images"
+    return listing.labels
+
+
+def _in_memory(shape: tuple[int, ...]) -> np.ndarray:
+    return np.empty(shape, np.uint8)
+
+
+def _list_unlabelled(path: str) -> Listing:
+    """Return the listing of a file or folder without labels."""
+    if not Path(path).exists():
+        raise DataError(f"{path}: does not exist. Name image files, folders, a .npz or a competition pickle.")
+    if arrays.recognises(path):
+        return arrays.list_unlabelled(path)
+    if competition.recognises(path):
+        return competition.list_unlabelled(path)
+    ids: tuple[str, ...] = (path,)
+    if Path(path).is_dir():
+        ids = tuple(str(Path(path) / name) for name, _ in folder.walk(Path(path))[0])
+        if not ids:
+            raise DataError(f"{path}: no images in it. Name image files or a folder that has some.")
+
+    def blobs(index: Sequence[int]) -> Any:
+        for i in index:
+            blob: Blob = ids[i]
+            yield i, blob
+
+    return Listing(len(ids), None, (), ids, blobs)
