@@ -4,6 +4,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from resfit.data.images import PixelRule
+from resfit.data.sources import load_split
 from resfit.evaluation.answers import predict
 from resfit.evaluation.holdout import test
 from resfit.training.launch import train
@@ -13,8 +17,6 @@ RECIPE, DATA = "digits", "digits"
 
 def run_demo(out: Path | None = None) -> dict[str, Any]:
     """Train the `digits` recipe under its budget, test it once, predict four files, and say where everything is."""
-    from resfit.data.digits import write_samples
-
     run = train(RECIPE, DATA, out)
     receipt = test(run.folder)
     low, high = receipt["interval"]
@@ -30,3 +32,15 @@ def run_demo(out: Path | None = None) -> dict[str, Any]:
     ]
     print("\n".join(lines), file=sys.stderr)
     return {"run": str(run.folder), "test_accuracy": receipt["accuracy"], "train_seconds": summary["train_seconds"]}
+
+
+def write_samples(folder: Path, count: int) -> list[Path]:
+    """Write the first validation images as PNG files to `folder`, named by their class, and return their paths."""
+    images = load_split(DATA, "val", PixelRule(32))
+    assert images.labels is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for number in range(count):
+        files.append(folder / f"{number}-is-a-{images.class_names[images.labels[number]]}.png")
+        Image.fromarray(images.images[number].transpose(1, 2, 0)).save(files[-1])
+    return files

@@ -1,5 +1,6 @@
 """How a run begins, continues and ends: `train`, `resume` and `train_seeds` around the loop."""
 
+import csv
 import io
 import os
 import platform
@@ -19,7 +20,7 @@ from resfit import durable
 from resfit.budget import check_budget
 from resfit.evaluation.bundle import write_bundle
 from resfit.data.images import ImageSet, PixelRule
-from resfit.data.sources import load_split, split_manifest
+from resfit.data.sources import load_split, open_source, split_manifest
 from resfit.errors import DataError, GateError, UsageError
 from resfit.evaluation.metrics import mean_interval, score, softmax
 from resfit.evaluation.predict import predict_logits
@@ -311,10 +312,12 @@ def _keep_budget(recipe: Recipe) -> str:
 
 
 def _write_manifest(run: Run, source: str, recipe: Recipe) -> None:
-    rows = split_manifest(source, recipe.data.val_fraction)
-    if rows:
-        lines = ["id,class,split", *(",".join(row) for row in rows)]
-        durable.write_text(run.folder / "split.csv", "\n".join(lines) + "\n")
+    """Write down who is in which split where the source brings none of its own."""
+    if "all" in open_source(source).splits:
+        buffer = io.StringIO()
+        rows = split_manifest(source, recipe.data.val_fraction)
+        csv.writer(buffer, lineterminator="\n").writerows([("id", "class", "split"), *rows])
+        durable.write_text(run.folder / "split.csv", buffer.getvalue())
 
 
 def _absolute(data: str | Path) -> str:
