@@ -55,7 +55,8 @@ def network(name: str) -> ModelSpec:
         return ModelSpec("wrn", widths, blocks)
     if ":" in name:
         return parse_spec(name)
-    raise UsageError(f"{shown(name)[1:-1]}: unknown network.{nearest(name[:60], NETWORKS)} `resfit list` shows all.")
+    shown_name = shown(name)[1:-1] or "''"
+    raise UsageError(f"{shown_name}: unknown network.{nearest(name[:60], NETWORKS)} `resfit list` shows all.")
 
 
 def _blocks(name: str, depth: int, extra: int) -> tuple[int, int, int]:

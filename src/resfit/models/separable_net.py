@@ -1,4 +1,4 @@
-"""The residual network with depthwise-separable convolutions (Howard et al. 2017, arXiv 1704.04861): see separable.py."""
+"""A residual network with depthwise-separable convolutions (Howard et al. 2017, arXiv 1704.04861). See separable."""
 
 from torch import nn
 

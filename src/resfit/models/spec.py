@@ -14,7 +14,7 @@ from resfit.models.families import FAMILIES, Family, find, names
 
 
 class Stage(NamedTuple):
-    """One stage: its first block takes maps `width_in` wide, of `side_in`, to `width` and `side`; the others keep them."""
+    """One stage: the first block takes maps `width_in` wide, of `side_in`, to `width` and `side`; others keep them."""
 
     width_in: int
     width: int
@@ -179,9 +179,7 @@ def parse_spec(text: str) -> ModelSpec:
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
-            raise UsageError(
-                f"{shown(setting)[1:-1]}: is not a setting. Write name=value, with a colon between two of them."
-            )
+            raise UsageError(f"{shown(setting)}: is not a setting. Write name=value, with a colon between two of them.")
         if name in given:
             raise UsageError(f"{name}: is given twice. Give it once.")
         _check_keys([name])
