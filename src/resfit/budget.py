@@ -48,7 +48,8 @@ def check_budget(cost: Cost, budget: Budget) -> Verdict:
     rows = [(name, spent[name], limit) for name, limit in limits.items() if limit is not None]
     over = tuple(name for name, value, limit in rows if value > limit)
     parts = [
-        f"{value:,} / {limit:,} {name.removeprefix('max_')}" + (f" (over by {value - limit:,})" if value > limit else "")
+        f"{value:,} / {limit:,} {name.removeprefix('max_')}"
+        + (f" (over by {value - limit:,})" if value > limit else "")
         for name, value, limit in rows
     ]
     state = "over budget" if over else "within budget"

@@ -54,7 +54,9 @@ def _unexpected(error: Exception) -> int:
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         print(f"resfit: out of memory: {text}. Use a smaller train.batch_size or network.", file=sys.stderr)
         return 6
-    print(f"resfit: unexpected {type(error).__name__}: {text}. Run it again with --debug to see where.", file=sys.stderr)
+    print(
+        f"resfit: unexpected {type(error).__name__}: {text}. Run it again with --debug to see where.", file=sys.stderr
+    )
     return 1
 
 
@@ -75,7 +77,9 @@ def _run(words: list[str]) -> int:
 
 
 def _parser() -> tuple[Parser, dict[str, Parser]]:
-    parser = Parser(prog="resfit", description=resfit.__doc__.splitlines()[0] if resfit.__doc__ else "", allow_abbrev=False)
+    parser = Parser(
+        prog="resfit", description=resfit.__doc__.splitlines()[0] if resfit.__doc__ else "", allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"resfit {resfit.__version__}")
     group = parser.add_subparsers(metavar="VERB", required=True)
     verbs: dict[str, Parser] = {}
@@ -89,7 +93,9 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
         return made
 
     p = verb("cost", _cost, "Count a network's parameters, multiply-accumulates and memory.")
-    p.add_argument("network", metavar="NAME|SPEC", help="a name of `resfit list`, or a spec such as resnet:widths=16,32:...")
+    p.add_argument(
+        "network", metavar="NAME|SPEC", help="a name of `resfit list`, or a spec such as resnet:widths=16,32:..."
+    )
     for limit in ("params", "macs", "bytes"):
         p.add_argument(f"--max-{limit}", metavar="SIZE", help=f"exit 3 above this many {limit}, e.g. 5M")
 
@@ -97,9 +103,13 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
 
     p = verb("train", _train, "Train a recipe, or a network by the default recipe, on images.")
     p.add_argument("recipe", metavar="RECIPE|NAME", help="a recipe file, or a name of `resfit list`")
-    p.add_argument("--data", required=True, metavar="PATH", help="a folder, archive or .npz, or cifar10, cifar100, digits")
+    p.add_argument(
+        "--data", required=True, metavar="PATH", help="a folder, archive or .npz, or cifar10, cifar100, digits"
+    )
     p.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: runs/<name>-<n>)")
-    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a recipe setting, e.g. optim.lr=0.2")
+    p.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a recipe setting, e.g. optim.lr=0.2"
+    )
     p.add_argument("--seed", type=int, default=0, help="seed of weights, order and augmentation (default 0)")
     p.add_argument("--seeds", type=int, metavar="N", help="train seeds 0 to N-1 and report their mean and interval")
     p.add_argument("--refit", action="store_true", help="train on train + val and keep the last weights")
@@ -123,7 +133,9 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     p.add_argument("words", nargs="+", metavar="RUN [RUN ...] PATH [PATH ...]", help="runs first, then images")
     p.add_argument("-o", "--out", metavar="CSV", type=Path, help="where to write ID,Labels (default: stdout)")
     p.add_argument("--names", action="store_true", help="write class names instead of indices")
-    p.add_argument("--sample", metavar="CSV", type=Path, help="a sample submission whose header, ids and order must match")
+    p.add_argument(
+        "--sample", metavar="CSV", type=Path, help="a sample submission whose header, ids and order must match"
+    )
     _device(p)
 
     p = verb("demo", _demo, "Run the whole path on handwritten digits, in about a minute, without a network.")
@@ -178,7 +190,9 @@ def _cost(a: Arguments) -> int:
         print(f"params       {total.params:>15,}   {total.weight_bytes:,} bytes as float32")
         print(f"macs         {total.macs:>15,}   for one {spec.image_size}x{spec.image_size} image")
         print(f"activations  {total.activations:>15,}")
-        shares = f"input {memory['input']:.2f} + activations {memory['activations']:.2f} + params {memory['params']:.2f}"
+        shares = (
+            f"input {memory['input']:.2f} + activations {memory['activations']:.2f} + params {memory['params']:.2f}"
+        )
         print(f"memory       {memory['total']:>12.2f} MB   {shares}, as torchsummary counts")
         print(f"budget       {verdict.text}")
     if asked and not verdict.ok:
@@ -212,13 +226,13 @@ def _train(a: Arguments) -> int:
     if a.seeds is not None:
         if a.seeds < 1:
             raise UsageError("train: --seeds: must be at least 1. See `resfit train --help`.")
-        run = train_seeds(
-            a.recipe, a.data, a.out, seeds=a.seeds, refit=a.refit, device=a.device, settings=a.set
-        )
+        run = train_seeds(a.recipe, a.data, a.out, seeds=a.seeds, refit=a.refit, device=a.device, settings=a.set)
         scores = run.summary["val_accuracy"]
         if scores and scores["std"] is not None:
             low, high = scores["interval"]
-            _say(f"val accuracy {scores['mean']:.2%} ± {scores['std']:.2%} (n {scores['n']}), mean's 95% {low:.2%} to {high:.2%}")
+            _say(
+                f"val accuracy {scores['mean']:.2%} ± {scores['std']:.2%} (n {scores['n']}), mean's 95% {low:.2%} to {high:.2%}"
+            )
         _say(f"all seeds: {run.folder}")
     else:
         run = train(a.recipe, a.data, a.out, seed=a.seed, refit=a.refit, device=a.device, settings=a.set)
@@ -270,9 +284,12 @@ def _print_score(value: dict[str, Any], split: str) -> None:
     width = max(len(name) for name in value["classes"])
     for name, row in value["classes"].items():
         shown = f"{row['accuracy']:7.2%}" if row["n"] else "     --"
-        print(f"{name:<{width}}  {shown}  {row['correct']:,} of {row['n']:,}  95% {row['interval'][0]:.2%} to {row['interval'][1]:.2%}")
+        low, high = row["interval"]
+        print(f"{name:<{width}}  {shown}  {row['correct']:,} of {row['n']:,}  95% {low:.2%} to {high:.2%}")
     low, high = value["interval"]
-    print(f"{split} accuracy {value['accuracy']:.2%}  95% {low:.2%} to {high:.2%}  n {value['n']:,}  nll {value['nll']:.4f}")
+    print(
+        f"{split} accuracy {value['accuracy']:.2%}  95% {low:.2%} to {high:.2%}  n {value['n']:,}  nll {value['nll']:.4f}"
+    )
 
 
 def _predict(a: Arguments) -> int:
@@ -284,7 +301,9 @@ def _predict(a: Arguments) -> int:
     if not runs:
         raise UsageError(f"predict: {a.words[0]}: is no finished run or bundle. Name runs first, then images.")
     if not paths:
-        raise UsageError("predict: no images given. Name files, folders, an .npz or the competition pickle after the run.")
+        raise UsageError(
+            "predict: no images given. Name files, folders, an .npz or the competition pickle after the run."
+        )
     answers = predict(runs, paths, a.device)
     if a.sample is not None:
         check_sample(answers, a.sample)

@@ -27,7 +27,10 @@ def run_demo(out: Path | None = None) -> dict[str, Any]:
         f"test accuracy   {receipt['accuracy']:.2%}  (95% {low:.2%} to {high:.2%}, n {receipt['n']}, opened once)",
         f"budget          {summary['verdict']}",
         f"training        {summary['train_seconds']:.1f} s on {summary['device']}",
-        *(f"predicted       {Path(name).name}: {label}" for name, label in zip(answers.ids, answers.labels, strict=True)),
+        *(
+            f"predicted       {Path(name).name}: {label}"
+            for name, label in zip(answers.ids, answers.labels, strict=True)
+        ),
         f"everything      {run.folder}: recipe.toml, metrics.jsonl, summary.json, test.json, bundle/",
     ]
     print("\n".join(lines), file=sys.stderr)

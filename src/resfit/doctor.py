@@ -33,7 +33,11 @@ def examine() -> dict[str, Any]:
         "extras": {name: importlib.util.find_spec(module) is not None for name, module in EXTRAS.items()},
         "folders": {
             name: {"path": str(folder), "writable": _writable(folder)}
-            for name, folder in {"cache": cache_folder(), "ledger": state_folder(), "runs": Path("runs").absolute()}.items()
+            for name, folder in {
+                "cache": cache_folder(),
+                "ledger": state_folder(),
+                "runs": Path("runs").absolute(),
+            }.items()
         },
         "data": {name: str(found) if (found := find_named(name)) else None for name in ("cifar10", "cifar100")},
     }
@@ -44,7 +48,10 @@ def to_text(value: dict[str, Any]) -> str:
     rows = [("resfit", value["resfit"]), ("python", f"{value['python']} on {value['platform']}")]
     rows += list(value["packages"].items())
     rows += [("device", f"{value['device']}, {value['cores']} cores")]
-    rows += [("extra " + name, "there" if ok else f"missing: pip install 'resfit[{name}]'") for name, ok in value["extras"].items()]
+    rows += [
+        ("extra " + name, "there" if ok else f"missing: pip install 'resfit[{name}]'")
+        for name, ok in value["extras"].items()
+    ]
     rows += [(name, f"{f['path']}{'' if f['writable'] else ' (not writable)'}") for name, f in value["folders"].items()]
     rows += [(name, path or "not found here") for name, path in value["data"].items()]
     return "\n".join(f"{name:<14} {text}" for name, text in rows)

@@ -9,7 +9,9 @@ import torch
 
 from resfit.errors import ResourceError
 
-KEEP_BYTES = 1 << 30  # blocks below this stay in the heap: activations are then not mapped and zeroed anew at every step
+KEEP_BYTES = (
+    1 << 30
+)  # blocks below this stay in the heap: activations are then not mapped and zeroed anew at every step
 
 
 def choose_device(name: str) -> torch.device:

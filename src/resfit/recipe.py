@@ -1,4 +1,4 @@
-"""Recipe: network, data, augmentation, optimisation and schedule as plain data; read from TOML, `--set a.b=v`, and written back."""
+"""Recipe: network, data, augmentation, optimisation and schedule as plain data; from TOML and `--set a.b=v`, and back to TOML."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -214,4 +214,5 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
     for part in location:
         field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
         model = field.annotation if field else None
-    return list(getattr(model, "model_fields", None) or getattr(model, "__dataclass_fields__", ()))
+    fields: Mapping[str, Any] = getattr(model, "model_fields", None) or getattr(model, "__dataclass_fields__", {})
+    return list(fields)

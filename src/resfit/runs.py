@@ -114,7 +114,9 @@ def open_run(path: str | Path) -> Run:
     run = Run(Path(path))
     if not run.info_file.is_file():
         seeds = sorted(item.parent.name for item in run.folder.glob("seed-*/run.json"))
-        hint = f"Name one of its seeds, e.g. {run.folder / seeds[0]}." if seeds else "Name a run folder, e.g. runs/NAME-1."
+        hint = (
+            f"Name one of its seeds, e.g. {run.folder / seeds[0]}." if seeds else "Name a run folder, e.g. runs/NAME-1."
+        )
         raise UsageError(f"{path}: is not a run folder (it has no run.json). {hint}")
     return run
 

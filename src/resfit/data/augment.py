@@ -1,4 +1,4 @@
-"""Augmentations on whole batches, on the images' device: `(images, keys, **params) -> images`; each image's draws come from its key.
+"""Augmentations of whole batches, on the images' device: `(images, keys, **params) -> images`, draws from each image's key.
 
 Crop and flip: Krizhevsky 2012; with padding as in He et al. 2015 (arXiv 1512.03385).
 """
@@ -37,7 +37,9 @@ def crop(images: Tensor, keys: Tensor, padding: int, mode: str) -> Tensor:
     columns = _offsets(keys, 1, padding, width)
     inside = None
     if mode == "zeros":
-        inside = (((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :])[:, None]
+        inside = (((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :])[
+            :, None
+        ]
     rows, columns = _reflect(rows, height), _reflect(columns, width)
     flat = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, height * width)
     taken = images.reshape(count, channels, height * width).gather(2, flat.expand(-1, channels, -1))

@@ -1,4 +1,4 @@
-"""The order of images and the keys of their draws, as pure functions of the seed: there is no generator state to save or spin forward.
+"""The order of images and the keys of their draws, as pure functions of the seed: no generator state to save or spin forward.
 
 Keys are hashed with SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators") in wrapping int64.
 """

@@ -64,7 +64,9 @@ def predict(runs: Sequence[str | Path], paths: Sequence[str | Path], device: str
 def summed_verdict(bundles: Sequence[Bundle]) -> Verdict:
     """Compare the summed cost of networks that answer together with the first one's budget."""
     costs = [cost(bundle.spec) for bundle in bundles]
-    total = Cost(sum(c.params for c in costs), sum(c.macs for c in costs), sum(c.activations for c in costs), costs[0].inputs)
+    total = Cost(
+        sum(c.params for c in costs), sum(c.macs for c in costs), sum(c.activations for c in costs), costs[0].inputs
+    )
     return check_budget(total, Budget(**bundles[0].config["budget"]))
 
 

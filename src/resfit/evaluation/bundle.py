@@ -16,10 +16,10 @@ from resfit.data.images import ImageSet, PixelRule
 from resfit.errors import UsageError
 from resfit.evaluation.metrics import softmax
 from resfit.evaluation.predict import predict_logits
+from resfit.machine import choose_device
 from resfit.models.families import build, cost
 from resfit.models.spec import ModelSpec, spec_from_dict, spec_to_dict
 from resfit.recipe import Recipe
-from resfit.machine import choose_device
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ def write_bundle(folder: Path, recipe: Recipe, weights: dict[str, Tensor], class
         "name": recipe.name,
         "spec": spec_to_dict(recipe.network),
         "class_names": list(class_names),
-        "preprocessing": asdict(PixelRule(recipe.network.image_size)) | {"mean": recipe.data.mean, "std": recipe.data.std},
+        "preprocessing": asdict(PixelRule(recipe.network.image_size))
+        | {"mean": recipe.data.mean, "std": recipe.data.std},
         "params": total.params,
         "macs": total.macs,
         "budget": asdict(recipe.budget),

@@ -31,9 +31,7 @@ def evaluate(path: str | Path, data: str | Path | None = None, device: str = "au
     return _score(bundle, val)
 
 
-def test(
-    path: str | Path, data: str | Path | None = None, device: str = "auto", again: bool = False
-) -> dict[str, Any]:
+def test(path: str | Path, data: str | Path | None = None, device: str = "auto", again: bool = False) -> dict[str, Any]:
     """Open the test split, score the run on it, and write the receipt `test.json`; asked again, return that receipt.
 
     With `again` the split is opened anew. Every opening is noted in a ledger kept per test-set fingerprint, and the
@@ -100,6 +98,8 @@ def _source(run: Run, data: str | Path | None) -> str | Path:
 def _score(bundle: Bundle, images: ImageSet) -> dict[str, Any]:
     if images.class_names != bundle.class_names:
         ours, theirs = ", ".join(bundle.class_names[:5]), ", ".join(images.class_names[:5])
-        raise DataError(f"{images.source}: its classes ({theirs}, ...) are not the run's ({ours}, ...). Name other data.")
+        raise DataError(
+            f"{images.source}: its classes ({theirs}, ...) are not the run's ({ours}, ...). Name other data."
+        )
     assert images.labels is not None
     return score(bundle.logits(images), images.labels, bundle.class_names)

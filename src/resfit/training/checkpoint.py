@@ -71,5 +71,5 @@ def _checksum(tensors: dict[str, Tensor], header: str) -> str:
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))  # no copy
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)  # no copy
     return digest.hexdigest()

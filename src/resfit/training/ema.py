@@ -1,4 +1,7 @@
-"""The exponential moving average of weights and BatchNorm statistics (Polyak & Juditsky 1992; Tarvainen & Valpola 2017, arXiv 1703.01780)."""
+"""The exponential moving average of weights and BatchNorm statistics.
+
+Polyak & Juditsky 1992; as a teacher: Tarvainen & Valpola 2017, arXiv 1703.01780.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +14,7 @@ def start_average(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def update_average(average: dict[str, Tensor], model: nn.Module, decay: float, step: int) -> None:
-    """Move `average` towards the model after the 0-based `step`; early on the decay is lower, so that the start is forgotten."""
+    """Move `average` towards the model after the 0-based `step`; early the decay is lower, so that the start is forgotten."""
     now = model.state_dict()
     weight = 1 - min(decay, (1 + step) / (10 + step))
     names = [name for name, value in average.items() if value.is_floating_point()]

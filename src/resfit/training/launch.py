@@ -18,16 +18,16 @@ import torch
 import resfit
 from resfit import durable
 from resfit.budget import check_budget
-from resfit.evaluation.bundle import write_bundle
 from resfit.data.images import ImageSet, PixelRule
 from resfit.data.sources import load_split, open_source, split_manifest
 from resfit.errors import DataError, GateError, UsageError
+from resfit.evaluation.bundle import write_bundle
 from resfit.evaluation.metrics import mean_interval, score, softmax
 from resfit.evaluation.predict import predict_logits
 from resfit.machine import choose_device, default_threads, describe, tune
 from resfit.models.families import build, cost
 from resfit.plugins import function
-from resfit.recipe import Recipe, load_recipe, recipe_to_toml
+from resfit.recipe import Channel3, Recipe, load_recipe, recipe_to_toml
 from resfit.runs import Run, new_run, open_run
 from resfit.training.checkpoint import checkpoints, load_newest, read_tensors
 from resfit.training.ema import start_average
@@ -148,7 +148,9 @@ def train_seeds(
     Called again with the same `out`, finished seeds are kept, interrupted ones resumed, missing ones trained.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings)
-    parent = Run(Path(out)) if out and any(Path(out).glob("seed-*")) else new_run(recipe.name, Path(out) if out else None)
+    parent = (
+        Run(Path(out)) if out and any(Path(out).glob("seed-*")) else new_run(recipe.name, Path(out) if out else None)
+    )
     summaries = []
     for seed in range(seeds):
         folder = parent.folder / f"seed-{seed}"
@@ -176,24 +178,31 @@ def resolve(recipe: Recipe, train_set: ImageSet) -> Recipe:
     return recipe.model_copy(update={"network": spec, "data": data})
 
 
-def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def pixel_statistics(images: np.ndarray) -> tuple[Channel3, Channel3]:
     """Return mean and standard deviation per channel of uint8 images (N, 3, H, W) as pixels in [0, 1], to four decimals.
 
     From exact integer counts of the 256 values, so that neither order nor threads can change a digit.
     """
     levels = np.arange(256) / 255
-    means, stds = [], []
-    for channel in range(images.shape[1]):
+
+    def of_channel(channel: int) -> tuple[float, float]:
         shares = np.bincount(images[:, channel].ravel(), minlength=256) / images[:, channel].size
         mean = float((shares * levels).sum())
-        means.append(round(mean, 4))
-        stds.append(max(round(float(np.sqrt((shares * (levels - mean) ** 2).sum())), 4), 1e-4))
-    return tuple(means), tuple(stds)
+        std = float(np.sqrt((shares * (levels - mean) ** 2).sum()))
+        return round(mean, 4), max(round(std, 4), 1e-4)  # images of one colour have no deviation to divide by
+
+    (r, r_std), (g, g_std), (b, b_std) = map(of_channel, range(3))
+    return (r, g, b), (r_std, g_std, b_std)
 
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
-    return {"resfit": resfit.__version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}
+    return {
+        "resfit": resfit.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def commit() -> str | None:
@@ -203,7 +212,11 @@ def commit() -> str | None:
         return None
     try:
         found = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"], cwd=folder, capture_output=True, text=True, check=True
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -237,7 +250,7 @@ def _execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | 
 
 def make_state(recipe: Recipe, seed: int, device: torch.device) -> TrainState:
     """Return the state before the first step: weights drawn from the seed, channels last, optimizer and average empty."""
-    model = build(recipe.network, seed).to(device, memory_format=torch.channels_last)
+    model = build(recipe.network, seed).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optim = recipe.optim
     make = function("optimizers", optim.name)
     optimizer = make(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, **optim.params)

@@ -63,7 +63,7 @@ def train_loop(
         order = epoch_order(seed, epoch, len(train_set)).to(device)
         done = state.step - epoch * steps_per_epoch
         started = time.monotonic() - state.seconds
-        for index in order.split(batch_size)[done:steps_per_epoch]:
+        for index in torch.split(order, batch_size)[done:steps_per_epoch]:
             step(state, images[index], labels[index], index, seed)
             state.seconds = time.monotonic() - started
             show_step(state, steps_per_epoch, state.seconds)

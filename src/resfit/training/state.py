@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +75,7 @@ def state_tensors(state: TrainState) -> dict[str, Tensor]:
 @torch.no_grad()
 def restore(state: TrainState, tensors: dict[str, Tensor], device: torch.device) -> None:
     """Put the tensors of `state_tensors` back into a freshly made state."""
-    part = {"model": {}, "average": {}, "optim": {}}  # type: dict[str, dict[str, Any]]
+    part: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optim": {}}
     for name, value in tensors.items():
         kind, _, rest = name.partition(".")
         if kind in part:

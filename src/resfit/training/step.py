@@ -41,7 +41,7 @@ def make_step(recipe: Recipe, steps_per_epoch: int, device: torch.device) -> Ste
             logits = state.model(inputs)
             loss = cross_entropy(logits, labels, label_smoothing=recipe.train.label_smoothing)
         state.optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         if recipe.optim.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.optim.clip_norm, foreach=True)
         state.optimizer.step()

@@ -1,0 +1,101 @@
+"""Classifier: the library in the manner of scikit-learn, on arrays of images in memory."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resfit.data.arrays import list_pixels, to_pixels
+from resfit.data.images import ImageSet, PixelRule
+from resfit.data.listing import read
+from resfit.data.splits import hold_out
+from resfit.errors import DataError, UsageError, nearest
+from resfit.evaluation.bundle import load_bundle
+from resfit.recipe import Recipe, load_recipe
+from resfit.training.launch import start
+
+
+class Classifier:
+    """Fit a residual network to images and predict, with scikit-learn's methods and conventions.
+
+    recipe: a Recipe, a file, or a name of `resfit list`. settings: recipe keys, as `--set` takes them. refit: train on all
+    images and keep the last weights; otherwise a stratified validation split chooses the epoch. out: the run folder; without
+    it the run lies in a temporary folder as long as the classifier lives.
+
+    Attributes after `fit`: classes_ (K,), the labels as given; run_, the run; bundle_, the network.
+    """
+
+    def __init__(
+        self,
+        recipe: str | Path | Recipe = "default",
+        *,
+        settings: Sequence[str] = (),
+        seed: int = 0,
+        refit: bool = False,
+        device: str = "auto",
+        out: str | Path | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.settings = settings
+        self.seed = seed
+        self.refit = refit
+        self.device = device
+        self.out = out
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters of the constructor."""
+        return {name: getattr(self, name) for name in ("recipe", "settings", "seed", "refit", "device", "out")}
+
+    def set_params(self, **params: Any) -> "Classifier":
+        """Set parameters of the constructor; raises UsageError for an unknown one."""
+        for name, value in params.items():
+            if name not in self.get_params():
+                raise UsageError(f"Classifier: {name}: no such parameter.{nearest(name, self.get_params())}")
+            setattr(self, name, value)
+        return self
+
+    def fit(self, X: Any, y: Any) -> "Classifier":
+        """Train on images X, uint8 (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W), and labels y (N,) of any type.
+
+        Raises DataError for arrays that do not fit, UsageError for a recipe that is wrong.
+        """
+        recipe = self.recipe if isinstance(self.recipe, Recipe) else load_recipe(self.recipe, self.settings)
+        labels = np.asarray(y)
+        if labels.ndim != 1 or len(labels) != len(X):
+            raise DataError(f"y: of shape {labels.shape} for {len(X)} images. Give one label an image.")
+        self.classes_, indices = np.unique(labels, return_inverse=True)
+        names = [str(label) for label in self.classes_]
+        images = _image_set(X, indices.astype(np.int64), names, recipe.data.image_size or recipe.network.image_size)
+        train_set, val_set = images, None
+        if not self.refit:
+            assert images.labels is not None
+            held = hold_out(images.keys, images.labels, images.class_names, recipe.data.val_fraction, "X")
+            train_set, val_set = images.take(np.flatnonzero(~held)), images.take(np.flatnonzero(held))
+        out = self.out
+        if out is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="resfit-", ignore_cleanup_errors=True)
+            out = Path(self._temporary.name) / recipe.name
+        self.run_ = start(recipe, train_set, val_set, out, seed=self.seed, device=self.device)
+        self.bundle_ = load_bundle(self.run_.folder, self.device)
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return probabilities (N, K) float32, columns in the order of classes_."""
+        if not hasattr(self, "bundle_"):
+            raise UsageError("Classifier: is not fitted yet. Call fit(X, y) first.")
+        return self.bundle_.probs(_image_set(X, None, self.bundle_.class_names, self.bundle_.rule.size))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable label of each image, (N,), of the type given to `fit`."""
+        return np.asarray(self.classes_[self.predict_proba(X).argmax(1)])
+
+    def score(self, X: Any, y: Any) -> float:
+        """Return the accuracy, a fraction, on images X with labels y."""
+        return float((self.predict(X) == np.asarray(y)).mean())
+
+
+def _image_set(X: Any, labels: np.ndarray | None, names: Sequence[str], size: int) -> ImageSet:
+    listing = list_pixels(to_pixels(np.asarray(X), "X"), labels, names, None, "X: image ")
+    return read(listing, range(listing.count), PixelRule(size), lambda shape: np.empty(shape, np.uint8), "X")
