@@ -78,12 +78,17 @@ def technique(kind: str, name: str) -> Technique:
     return lines[name]
 
 
-def check_params(kind: str, name: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return `given` with defaults filled in; raises UsageError, its key under `where`, for what does not fit."""
+def check_params(
+    kind: str, name: str, given: Mapping[str, Any], where: str, beside: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Return `given` with defaults filled in; raises UsageError, its key under `where`, for what does not fit.
+
+    `beside` are the keys that stand in the same section and are not the technique's own: they help to guess a misspelt one.
+    """
     try:
         return _schema(kind, name)(**given).model_dump()
     except ValidationError as error:
-        raise UsageError(explain(error, technique(kind, name).params, where)) from error
+        raise UsageError(explain(error, [*technique(kind, name).params, *beside], where)) from error
 
 
 def explain(error: ValidationError, known: Iterable[str], where: str = "") -> str:

@@ -65,7 +65,7 @@ class Named(Section):
         common = {key: given[key] for key in given if key in cls.model_fields}
         name = common.get("name", cls.model_fields["name"].default)
         own = {key: value for key, value in given.items() if key not in common}
-        return common | check_params(cls.kind, name, own, cls.__name__.lower())
+        return common | check_params(cls.kind, name, own, cls.__name__.lower(), cls.model_fields)
 
     @property
     def params(self) -> dict[str, Any]:

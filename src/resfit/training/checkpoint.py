@@ -49,7 +49,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]
     """Write tensors and a JSON header as safetensors, with a checksum over both, through the durable writer."""
     plain = {name: value.detach().to("cpu").contiguous() for name, value in tensors.items()}
     text = json.dumps(header, sort_keys=True)
-    durable.write_bytes(path, save(plain, metadata={"resfit": text, "checksum": _checksum(plain, text)}))
+    # one key: safetensors writes several in an order that changes from process to process
+    durable.write_bytes(path, save(plain, metadata={"resfit": f"{_checksum(plain, text)} {text}"}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -60,9 +61,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except SafetensorError as error:
         raise ValueError(f"not a whole safetensors file ({error})") from error
-    if "resfit" not in metadata or metadata.get("checksum") != _checksum(tensors, metadata["resfit"]):
+    checksum, _, text = metadata.get("resfit", "").partition(" ")
+    if checksum != _checksum(tensors, text):
         raise ValueError("the checksum does not match")
-    header: dict[str, Any] = json.loads(metadata["resfit"])
+    header: dict[str, Any] = json.loads(text)
     return tensors, header
 
 

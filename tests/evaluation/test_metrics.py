@@ -1,0 +1,77 @@
+"""Scores and intervals against scipy, torch and published figures."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from resfit.evaluation.metrics import T975, drift, mean_interval, nll, score, softmax, wilson_interval
+
+
+def test_t_quantiles():
+    assert stats.t.ppf(0.975, range(1, len(T975) + 1)) == pytest.approx(T975, abs=6e-5)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 31, 32, 60, 300])
+def test_mean_interval(n):
+    values = np.random.default_rng(n).normal(0.9, 0.01, n)
+    ours = mean_interval(list(values))
+    theirs = stats.t.interval(0.95, n - 1, values.mean(), stats.sem(values))
+    assert ours["interval"] == pytest.approx(theirs, abs=3e-6)
+    assert ours["std"] == pytest.approx(values.std(ddof=1))
+
+
+def test_one_value_has_no_spread():
+    assert mean_interval([0.5]) == {"n": 1, "mean": 0.5, "std": None, "interval": None}
+
+
+@pytest.mark.parametrize(("correct", "count"), [(0, 10), (10, 10), (7, 10), (8500, 10000), (1, 1)])
+def test_wilson(correct, count):
+    theirs = stats.binomtest(correct, count).proportion_ci(0.95, "wilson")
+    assert wilson_interval(correct, count) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
+
+
+def test_wilson_of_nothing_is_everything():
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_nll_and_softmax_are_torchs():
+    logits = np.random.default_rng(0).normal(0, 30, (50, 7)).astype(np.float32)
+    labels = np.random.default_rng(1).integers(0, 7, 50)
+    theirs = torch.nn.functional.cross_entropy(torch.tensor(logits).double(), torch.tensor(labels)).item()
+    assert nll(logits, labels) == pytest.approx(theirs, rel=1e-6)
+    np.testing.assert_allclose(softmax(logits), torch.tensor(logits).softmax(1).numpy(), atol=1e-6)
+
+
+def test_score_by_class():
+    logits = np.eye(3, dtype=np.float32)[[0, 0, 1, 2, 2, 2]] * 5
+    value = score(logits, np.array([0, 1, 1, 2, 2, 0]), ["a", "b", "c", "never"])
+    assert value["correct"] == 4
+    assert value["accuracy"] == pytest.approx(4 / 6)
+    assert {name: (row["correct"], row["n"]) for name, row in value["classes"].items()} == {
+        "a": (1, 2),
+        "b": (1, 2),
+        "c": (2, 2),
+        "never": (0, 0),
+    }
+    assert value["classes"]["never"]["accuracy"] is None
+
+
+def sample(n, shares, confidence, seed):
+    """Predictions with these class shares and about this confidence."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(len(shares), n, p=shares)
+    top = np.clip(rng.normal(confidence, 0.05, n), 0.4, 1)
+    probs = np.tile(((1 - top) / (len(shares) - 1))[:, None], (1, len(shares)))
+    probs[np.arange(n), labels] = top
+    return probs
+
+
+def test_drift_warns_where_there_is_some_and_only_there():
+    even, skewed = [0.25] * 4, [0.55, 0.15, 0.15, 0.15]
+    val = sample(1000, even, 0.9, 0)
+    alarms = sum(bool(drift(sample(300, even, 0.9, seed), val)) for seed in range(1, 201))
+    assert alarms <= 2
+    assert "class shares" in drift(sample(300, skewed, 0.9, 7), val)[0]
+    assert "confidence" in drift(sample(300, even, 0.75, 7), val)[0]
+    assert drift(sample(20, skewed, 0.6, 7), val) == []

@@ -1,0 +1,92 @@
+"""Recipes: what is shipped, what is refused, and that a written recipe reads back as itself."""
+
+import pytest
+
+from resfit.budget import check_budget
+from resfit.errors import UsageError
+from resfit.models.families import cost
+from resfit.recipe import load_recipe, parse_recipe, recipe_names, recipe_to_toml
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipe_fits_its_budget_and_round_trips(name, tmp_path):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert check_budget(cost(recipe.network), recipe.budget).ok
+    path = tmp_path / "again.toml"
+    path.write_text(recipe_to_toml(recipe))
+    assert load_recipe(path) == recipe
+
+
+def test_network_without_a_recipe_takes_the_default_one():
+    assert load_recipe("r5").network.se_reduction == 16
+    assert load_recipe("resnet-32").network.blocks_per_stage == (5, 5, 5)
+    assert load_recipe("resnet:widths=8,16:blocks_per_stage=1,1").name == "resnet"
+
+
+def test_settings_by_key():
+    settings = ["optim.name=adamw", "optim.lr=1e-3", "optim.betas=[0.8, 0.99]", "train.epochs=7", "budget.max_params=6M"]
+    recipe = load_recipe("r4-lighter", [*settings, "augment.crop.mode=reflect", "network.dropout=0.25"])
+    assert recipe.optim.name == "adamw"
+    assert recipe.optim.lr == 1e-3
+    assert recipe.optim.params == {"betas": (0.8, 0.99)}
+    assert recipe.train.epochs == 7
+    assert recipe.budget.max_params == 6_000_000
+    assert recipe.augment["crop"] == {"padding": 4, "mode": "reflect"}
+    assert recipe.network.dropout == 0.25
+    assert recipe.network.widths == (64, 128, 256)
+
+
+REFUSED = {
+    "optim.lrr=0.1": "optim.lrr: no such key. Did you mean 'lr'?",
+    "optim.lr=-1": "optim.lr: Input should be greater than 0, got -1.",
+    "optim.lr=fast": "optim.lr: Input should be a valid number",
+    "optim.name=sdg": "'sdg' is none of the optimizers. Did you mean 'sgd'?",
+    "optim.momentun=0.9": "optim.momentun: no such key. Did you mean 'momentum'?",
+    "optim.momentum=2": "optim.momentum: Input should be less than 1, got 2.",
+    "augment.cropp.padding=2": "'cropp' is none of the augmentations. Did you mean 'crop'?",
+    "augment.crop.mode=zero": "augment.crop.mode: Input should be 'reflect' or 'zeros'",
+    "schedule.name=cosin": "'cosin' is none of the schedules. Did you mean 'cosine'?",
+    "schedule.warmup_epochs=99": "schedule.warmup_epochs must be below train.epochs",
+    "train.epoch=3": "train.epoch: no such key. Did you mean 'epochs'?",
+    "trian.epochs=3": "trian: no such key. Did you mean 'train'?",
+    "train=3": "train: ",
+    "budget.max_params=lots": "'lots' is not a size",
+    "budget.max_param=5M": "budget.max_param: ",
+    "network.width=[8]": "width: is no field of a network. Did you mean 'widths'",
+    "data.std=[0.0, 1.0, 1.0]": "data.std: must be above 0",
+    "name=../x": "name: ",
+    "optim.lr": "write it as key=value",
+    "train.epochs.more=1": "epochs is a single value",
+}
+
+
+@pytest.mark.parametrize(("setting", "message"), REFUSED.items(), ids=REFUSED)
+def test_wrong_setting_is_one_line_that_names_the_key(setting, message):
+    with pytest.raises(UsageError) as caught:
+        load_recipe("r4-lighter", [setting])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_files(tmp_path):
+    with pytest.raises(UsageError, match=r"nowhere\.toml: cannot be read: No such file"):
+        load_recipe(tmp_path / "nowhere.toml")
+    path = tmp_path / "bad.toml"
+    path.write_text("name = \nnetwork")
+    with pytest.raises(UsageError, match="is not valid TOML: .*line 1"):
+        load_recipe(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        load_recipe(path)
+    path.write_text('name = "x"')
+    with pytest.raises(UsageError, match=r"bad\.toml: network: is missing"):
+        load_recipe(path)
+    with pytest.raises(UsageError, match="r4-lihter: no recipe or network of that name. Did you mean 'r4-lighter'"):
+        load_recipe("r4-lihter")
+
+
+def test_number_of_further_errors_is_said():
+    table = {"name": "x", "network": "resnet-8", "train": {"epochs": 0, "batch_size": 0}}
+    with pytest.raises(UsageError, match=r"train\.epochs: .*\(1 more like this\.\)"):
+        parse_recipe(table, "here")

@@ -1,0 +1,246 @@
+"""A run that is killed and resumed has the same bytes as one that was not; checkpoints that are damaged are passed over."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from resfit.cli import main
+from resfit.errors import DataError, ResfitError, ResourceError, UsageError
+from resfit.runs import Run
+from resfit.training import loop
+from resfit.training.checkpoint import checkpoints, load_newest, read_tensors, save_checkpoint
+from resfit.training.launch import resume, train, train_seeds
+
+TIMES = ("train_seconds", "val_seconds")
+
+
+def essence(run: Run) -> dict[str, object]:
+    """Everything that must come out the same, as bytes or plain values."""
+    rows = [{k: v for k, v in row.items() if k not in TIMES} for row in run.metrics]
+    summary = {k: v for k, v in run.summary.items() if "seconds" not in k and k != "images_per_second"}
+    tensors, header = read_tensors(checkpoints(run.checkpoints)[-1])
+    state = {name: value.numpy().tobytes() for name, value in tensors.items()}
+    with np.load(run.folder / "predictions" / "val.npz") as arrays:
+        probs = arrays["probs"].tobytes()
+    files = [run.best_file.read_bytes(), (run.bundle / "model.safetensors").read_bytes(), run.recipe_file.read_bytes()]
+    return {"rows": rows, "summary": summary, "state": state, "header": header, "probs": probs, "files": files}
+
+
+class Killed(Exception):
+    """Stands for SIGKILL where the test runs in one process: nothing below it is executed."""
+
+
+@pytest.mark.parametrize("when", [1, 2, 4, 5, 9, 12])
+@pytest.mark.parametrize("every_step", [True, False], ids=["checkpoint each step", "checkpoint each epoch"])
+def test_stopped_at_a_step(when, every_step, tiny_recipe, digits_npz, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0 if every_step else 1e9)
+
+    def stop(self, state, steps_per_epoch, seconds):
+        if state.step == when:
+            raise Killed
+
+    with monkeypatch.context() as inside:
+        inside.setattr("resfit.training.launch.Progress.step", stop)
+        with pytest.raises(Killed):
+            train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu")
+    assert essence(resume(tmp_path / "run")) == essence(trained)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("schedule", ["cosine", "step"])
+def test_every_technique_resumes_within_an_epoch(optimizer, schedule, tiny_recipe, digits_npz, tmp_path, monkeypatch):
+    settings = [f"optim.name={optimizer}", "optim.lr=0.01", f"schedule.name={schedule}", "train.ema_decay=0"]
+    whole = train(tiny_recipe, digits_npz, tmp_path / "whole", device="cpu", settings=settings)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    taken = []
+
+    def stop(self, state, steps_per_epoch, seconds):
+        taken.append(state.step)
+        if len(taken) == 7:
+            raise Killed
+
+    with monkeypatch.context() as inside:
+        inside.setattr("resfit.training.launch.Progress.step", stop)
+        with pytest.raises(Killed):
+            train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu", settings=settings)
+    assert essence(resume(tmp_path / "run")) == essence(whole)
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "resfit", *map(str, words)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=["KILL", "TERM", "INT"])
+def test_a_real_process_really_stopped(number, tiny_recipe, digits_npz, tmp_path):
+    settings = ["--set", "train.epochs=40", "--device", "cpu"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    arguments = ["train", tiny_recipe, "--data", digits_npz, *settings, "--out"]
+    subprocess.run(command(*arguments, whole), check=True, capture_output=True)
+    process = subprocess.Popen(command(*arguments, cut), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    rows = cut / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (rows.exists() and rows.read_text().count("\n") >= 3) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), said
+    assert len(Run(cut).metrics) < 40
+    if number != signal.SIGKILL:
+        assert f"continue with: resfit resume {cut}" in said
+        assert Run(cut).info["status"] == "interrupted"
+        assert "Traceback" not in said
+    done = subprocess.run(command("resume", cut), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "continues at step" in done.stderr
+    assert essence(Run(cut)) == essence(Run(whole))
+
+
+def test_resume_of_a_finished_run_changes_nothing(trained, tmp_path, capsys):
+    folder = shutil.copytree(trained.folder, tmp_path / "copy")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert main(["resume", str(folder)]) == 0
+    assert "has finished already" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_rows_after_the_checkpoint_and_cut_rows_are_dropped(trained, tmp_path):
+    folder = shutil.copytree(trained.folder, tmp_path / "copy")
+    run = Run(folder)
+    (checkpoints(run.checkpoints)[-1]).unlink()  # back to the one before the last epoch
+    with run.metrics_file.open("a") as file:
+        file.write('{"epoch": 3, "trai')
+    run.update(status="failed")
+    assert len(checkpoints(run.checkpoints)) == 1
+    assert essence(resume(folder)) == essence(trained)
+
+
+def test_changed_images_are_refused(trained, tmp_path, digit_arrays):
+    folder = shutil.copytree(trained.folder, tmp_path / "copy")
+    images, labels = digit_arrays
+    np.savez(tmp_path / "other.npz", images=255 - images, labels=labels)
+    Run(folder).update(status="running", source=str(tmp_path / "other.npz"))
+    with pytest.raises(DataError, match="changed since the run began"):
+        resume(folder)
+
+
+def test_what_cannot_be_resumed(trained, tmp_path):
+    with pytest.raises(UsageError, match="is not a run folder"):
+        resume(tmp_path)
+    folder = shutil.copytree(trained.folder, tmp_path / "copy")
+    Run(folder).update(status="running")
+    for path in checkpoints(Run(folder).checkpoints):
+        path.unlink()
+    with pytest.raises(ResourceError, match="no checkpoint to resume from"):
+        resume(folder)
+    Run(folder).update(source=None)
+    with pytest.raises(UsageError, match="arrays in memory"):
+        resume(folder)
+
+
+def test_divergence_is_said_and_keeps_the_last_checkpoint(tiny_recipe, digits_npz, tmp_path):
+    settings = ["optim.lr=1e30", "optim.clip_norm=1e30", "schedule.warmup_epochs=0"]
+    with pytest.raises(ResfitError, match="not finite") as caught:
+        train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu", settings=settings)
+    assert "\n" not in str(caught.value)
+    run = Run(tmp_path / "run")
+    assert run.info["status"] == "failed"
+    assert run.metrics == []
+    tensors, _ = read_tensors(checkpoints(run.checkpoints)[-1])
+    assert all(value.isfinite().all() for name, value in tensors.items() if value.is_floating_point())
+
+
+def test_seeds_under_one_parent(tiny_recipe, digits_npz, tmp_path, monkeypatch):
+    out = tmp_path / "seeds"
+    parent = train_seeds(tiny_recipe, digits_npz, out, seeds=2, device="cpu")
+    value = parent.summary["val_accuracy"]
+    accuracies = [Run(out / f"seed-{seed}").summary["val"]["accuracy"] for seed in (0, 1)]
+    assert value["n"] == 2
+    assert value["mean"] == pytest.approx(np.mean(accuracies))
+    half = 12.7062 * np.std(accuracies, ddof=1) / np.sqrt(2)
+    assert value["interval"] == pytest.approx([value["mean"] - half, value["mean"] + half])
+    assert Run(out / "seed-0").recipe == Run(out / "seed-1").recipe
+    # the same images are held out whatever the seed, so that runs can be paired
+    assert Run(out / "seed-0").info["data"] == Run(out / "seed-1").info["data"]
+    first = (out / "seed-0" / "summary.json").stat().st_mtime_ns
+    shutil.rmtree(out / "seed-1")
+    assert train_seeds(tiny_recipe, digits_npz, out, seeds=2, device="cpu").summary["val_accuracy"] == value
+    assert (out / "seed-0" / "summary.json").stat().st_mtime_ns == first
+
+
+def test_refit_takes_train_and_val_and_keeps_the_last_weights(tiny_recipe, digits_npz, tmp_path, trained):
+    run = train(tiny_recipe, digits_npz, tmp_path / "run", refit=True, device="cpu")
+    assert run.summary["train_images"] == trained.info["images"]["train"] + trained.info["images"]["val"]
+    assert run.summary["val"] is None
+    assert "val_accuracy" not in run.metrics[0]
+    best, _ = read_tensors(run.best_file)
+    last, _ = read_tensors(checkpoints(run.checkpoints)[-1])
+    assert all(torch.equal(value, last[f"average.{name}"]) for name, value in best.items())
+
+
+class TestCheckpoint:
+    tensors = {"a": torch.arange(6.0).view(2, 3), "n": torch.tensor(7), "e": torch.zeros(0, 3)}  # noqa: RUF012
+
+    def test_round_trip_and_two_are_kept(self, tmp_path):
+        for step in (1, 2, 30):
+            save_checkpoint(tmp_path, step, self.tensors, {"step": step})
+        assert [path.name for path in checkpoints(tmp_path)] == ["step-000000002.safetensors", "step-000000030.safetensors"]
+        tensors, header, damaged = load_newest(tmp_path)
+        assert header == {"step": 30}
+        assert not damaged
+        assert all(torch.equal(tensors[name], value) for name, value in self.tensors.items())
+
+    @pytest.mark.parametrize("kind", ["bit", "cut", "empty", "text", "header"])
+    def test_a_damaged_one_is_passed_over(self, tmp_path, kind):
+        for step in (1, 2):
+            save_checkpoint(tmp_path, step, self.tensors, {"step": step})
+        path = checkpoints(tmp_path)[-1]
+        raw = path.read_bytes()
+        changed = {
+            "bit": raw[:-3] + bytes([raw[-3] ^ 1]) + raw[-2:],
+            "cut": raw[:-1],
+            "empty": b"",
+            "text": b"not a checkpoint at all",
+            "header": raw.replace(b'\\"step\\": 2', b'\\"step\\": 3'),
+        }
+        assert changed[kind] != raw
+        path.write_bytes(changed[kind])
+        _, header, damaged = load_newest(tmp_path)
+        assert header == {"step": 1}
+        assert len(damaged) == 1
+        assert path.name in damaged[0]
+
+    def test_every_single_flipped_bit_is_noticed(self, tmp_path):
+        save_checkpoint(tmp_path, 1, self.tensors, {"step": 1})
+        path = checkpoints(tmp_path)[0]
+        raw = path.read_bytes()
+        for position in np.random.default_rng(0).integers(0, 8 * len(raw), 300):
+            byte, bit = divmod(int(position), 8)
+            path.write_bytes(raw[:byte] + bytes([raw[byte] ^ (1 << bit)]) + raw[byte + 1 :])
+            with pytest.raises(ValueError, match=r"checksum|safetensors|JSON|Expecting|decode"):
+                read_tensors(path)
+
+
+def test_run_folder_holds_what_the_design_says(trained):
+    names = {str(path.relative_to(trained.folder)) for path in trained.folder.rglob("*") if path.is_file()}
+    wanted = {"recipe.toml", "run.json", "metrics.jsonl", "summary.json", "split.csv", "predictions/val.npz"}
+    wanted |= {"bundle/model.safetensors", "bundle/config.json", "checkpoints/best.safetensors"}
+    assert wanted <= names
+    assert not [name for name in names if name.endswith(".tmp")]
+    info = trained.info
+    assert info["status"] == "finished"
+    assert info["params"] == sum(
+        value.numel() for name, value in read_tensors(trained.best_file)[0].items() if "running" not in name and "num_b" not in name
+    )
+    rows = (trained.folder / "split.csv").read_text().splitlines()
+    assert rows[0] == "id,class,split"
+    assert len(rows) == 301
+    assert [json.loads(line)["epoch"] for line in trained.metrics_file.read_text().splitlines()] == [0, 1, 2]
+    assert os.environ["RESFIT_CACHE"] not in trained.recipe_file.read_text()

@@ -1,0 +1,128 @@
+"""The step against a plain PyTorch loop, the average against its formula, and each optimizer on a quadratic."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from resfit.plugins import OPTIMIZERS, SCHEDULES, check_params, function
+from resfit.recipe import load_recipe
+from resfit.training.ema import start_average, update_average
+from resfit.training.launch import make_state
+from resfit.training.loop import batch_plan
+from resfit.training.step import make_autocast, make_rate, make_step
+
+CPU = torch.device("cpu")
+SPEC = "resnet:widths=4,8:blocks_per_stage=1,1:image_size=8"
+
+
+def recipe_of(*settings):
+    fixed = ["data.mean=[0.5,0.4,0.3]", "data.std=[0.2,0.3,0.4]", "train.epochs=2", "train.batch_size=16"]
+    recipe = load_recipe(SPEC, [*fixed, *settings])
+    return recipe.model_copy(update={"augment": {}})
+
+
+def data(count=40):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    return images, torch.randint(0, 10, (count,), generator=generator)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_same_weights_as_the_plain_loop(optimizer):
+    recipe = recipe_of(f"optim.name={optimizer}", "optim.lr=0.01", "optim.clip_norm=1.0", "train.label_smoothing=0.1")
+    images, labels = data()
+    state, other = make_state(recipe, 0, CPU), make_state(recipe, 0, CPU)
+    step = make_step(recipe, 3, CPU)
+    for number in range(3):
+        index = torch.arange(16) + 8 * number
+        step(state, images[index], labels[index], index, 0)
+
+    model = other.model
+    kinds = {"sgd": lambda p: torch.optim.SGD(p, 0.01, 0.9, weight_decay=5e-4, nesterov=True)}
+    kinds["adamw"] = lambda p: torch.optim.AdamW(p, 0.01, weight_decay=5e-4)
+    plain = kinds[optimizer](model.parameters())
+    mean, std = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.4]).view(3, 1, 1)
+    for number in range(3):
+        index = torch.arange(16) + 8 * number
+        climb = (number + 1) / 3  # one epoch of warm-up has three steps
+        plain.param_groups[0]["lr"] = 0.01 * climb * (1 + np.cos(np.pi * number / 6)) / 2
+        inputs = (images[index].float() / 255 - mean) / std
+        loss = nn.functional.cross_entropy(model(inputs), labels[index], label_smoothing=0.1)
+        plain.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        plain.step()
+    for (name, ours), theirs in zip(state.model.state_dict().items(), model.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, msg=name)
+    assert state.step == 3
+    assert state.sums[2] == 48
+
+
+def test_a_loss_that_is_not_finite_is_noted_with_its_step():
+    recipe = recipe_of("optim.lr=1e30", "schedule.warmup_epochs=0")
+    images, labels = data()
+    state, step = make_state(recipe, 0, CPU), make_step(recipe, 3, CPU)
+    losses = []
+    for _ in range(4):
+        before = state.sums[0].item()
+        step(state, images, labels, torch.arange(40), 0)
+        losses.append(state.sums[0].item() - before)
+    first = next(i for i, loss in enumerate(losses) if not np.isfinite(loss))
+    assert state.sums[3] == first
+
+
+def test_average_follows_its_formula():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    average = start_average(model)
+    expected = {name: value.clone().double() for name, value in average.items()}
+    for step in range(30):
+        with torch.no_grad():
+            for value in model.state_dict().values():
+                value.add_(1)
+        update_average(average, model, 0.9, step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            expected[name] = decay * expected[name] + (1 - decay) * value
+    for name, value in average.items():
+        if name.endswith("num_batches_tracked"):
+            assert value == 30
+        else:
+            torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizer_descends_a_quadratic(name):
+    x = nn.Parameter(torch.tensor([3.0, -2.0]))
+    params = check_params("optimizers", name, {}, "optim")
+    optimizer = function("optimizers", name)([x], lr=0.05, weight_decay=0.0, **params)
+    for _ in range(200):
+        optimizer.zero_grad()
+        (x**2).sum().backward()
+        optimizer.step()
+    assert (x**2).sum() < 0.01
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedule_stays_in_bounds(name):
+    shape, params = function("schedules", name), check_params("schedules", name, {}, "schedule")
+    values = [shape(k / 1000, 40, **params) for k in range(1000)]
+    assert all(0 <= value <= 1 for value in values)
+    assert values[0] == 1
+
+
+def test_rate_and_plan():
+    recipe = recipe_of("optim.lr=0.4", "schedule.warmup_epochs=1")
+    rate = make_rate(recipe, 10)
+    assert rate(0) == pytest.approx(0.04)
+    assert max(map(rate, range(20))) < 0.4
+    assert batch_plan(recipe, 40) == (16, 3)  # 16 + 16 + 8
+    assert batch_plan(recipe, 33) == (16, 2)  # the single one is left out
+    assert batch_plan(recipe, 7) == (7, 1)
+
+
+def test_bfloat16_is_only_taken_where_asked_on_a_cpu():
+    with make_autocast("auto", CPU)():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+    with make_autocast("bfloat16", CPU)():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
