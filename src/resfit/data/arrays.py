@@ -1,4 +1,4 @@
-"""Arrays in one .npz: `images` + `labels`, MedMNIST's `train_images`/`train_labels`/..., Keras's `x_train`/`y_train`/..."""
+"""Arrays in one .npz: `images` + `labels`, MedMNIST's `train_images`..., Keras's `x_train`..."""
 
 import zipfile
 import zlib

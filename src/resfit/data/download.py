@@ -20,7 +20,7 @@ _PIECE = 2**20
 def find_or_download(name: str, accepted: Iterable[str], url: str, file: str, md5: str) -> Path:
     """Return the path of a data set: one of the `accepted` names in $RESFIT_DATA, ./data or the cache, else downloaded.
 
-    Raises DataError, saying where to put which file, when it is nowhere and cannot be fetched or is not what it should be.
+    Raises DataError, saying where to put which file, when it is nowhere and cannot be fetched as it should be.
     """
     downloads = cache_folder() / "downloads"
     given = os.environ.get("RESFIT_DATA")

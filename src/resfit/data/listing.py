@@ -25,9 +25,9 @@ _CHUNK = 128  # images a task: enough that handing it over costs nothing beside 
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of one native split, in a fixed order, before any of them is decoded.
+    """The images of one native split, in a fixed order, none of them decoded yet.
 
-    labels: int64 (N,), or None. ids: one an image, or None for rows of an array. blobs(index) yields (i, blob) for every
+    labels: int64 (N,), or None. ids: one an image, or None for an array. blobs(index) yields (i, blob) for every
     i of `index` (sorted), in any order. place: what goes before an id in an error message.
     """
 
