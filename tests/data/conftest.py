@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import sys
 import tarfile
 from pathlib import Path
 
@@ -10,11 +11,36 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resfit.errors import DataError
+
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("RESFIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("RESFIT_DATA", raising=False)
+
+
+@pytest.fixture(scope="session")
+def make():
+    """This module: importlib mode puts no test folder on the path, so that the functions below come as a fixture."""
+    return sys.modules[__name__]
+
+
+@pytest.fixture(scope="session")
+def one_line():
+    """Run something that must raise DataError, check the form of the message, and return it."""
+
+    def run(function, *arguments) -> str:
+        with pytest.raises(DataError) as caught:
+            function(*arguments)
+        message = str(caught.value)
+        assert caught.value.exit_code == 4
+        assert "\n" not in message
+        assert ": " in message
+        assert message.endswith((".", ")"))
+        return message
+
+    return run
 
 
 @pytest.fixture(scope="session")

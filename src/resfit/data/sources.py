@@ -114,7 +114,7 @@ def open_source(source: str | Path) -> Source:
     state = "not a layout that is understood" if Path(text).exists() else "neither a path that exists nor a known name"
     hint = nearest(text, names) if not Path(text).exists() else ""
     raise DataError(
-        f"{text}: {state}.{hint} Give a folder, .tar or .zip with {folder.LAYOUTS}; CIFAR's official folder or archive; "
+        f"{text}: {state}.{hint} Give a folder, .tar or .zip with {folder.LAYOUTS}; CIFAR's own folder or archive; "
         f"a .npz with {arrays.LAYOUTS}; or one of {', '.join(NAMES)}."
     )
 
