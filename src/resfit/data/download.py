@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterable
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 
 from resfit.data.cache import cache_folder
 from resfit.errors import DataError, ResourceError
@@ -33,6 +34,8 @@ def find_or_download(name: str, accepted: Iterable[str], url: str, file: str, md
     try:
         _download(url, target, md5, advice)
     except (OSError, HTTPException, ValueError) as error:
+        if isinstance(error, HTTPError):
+            error.close()  # it holds the connection
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise DataError(f"{name}: not on this machine, and the download failed ({reason}). {advice}") from error
     return target
