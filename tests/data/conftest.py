@@ -140,7 +140,9 @@ def cifar100_python(count: int = 300) -> dict[str, bytes]:
     members = {"meta": py2_pickle({"fine_label_names": NAMES100, "coarse_label_names": ["c"]})}
     for number, name in enumerate(("train", "test")):
         fine = [i % 100 for i in range(count)]
-        members[name] = py2_pickle({"data": cifar_rows(number, count), "coarse_labels": [0] * count, "fine_labels": fine})
+        members[name] = py2_pickle(
+            {"data": cifar_rows(number, count), "coarse_labels": [0] * count, "fine_labels": fine}
+        )
     return {f"cifar-100-python/{name}": data for name, data in members.items()}
 
 

@@ -80,7 +80,9 @@ def test_train_reads_no_test_member(make, tmp_path):
 
 
 def damaged(members, name, data):
-    return {n: (data if n.endswith("/" + name) else d) for n, d in members.items() if data or not n.endswith("/" + name)}
+    return {
+        n: (data if n.endswith("/" + name) else d) for n, d in members.items() if data or not n.endswith("/" + name)
+    }
 
 
 def test_bad_members(make, tmp_path, one_line):

@@ -1,6 +1,8 @@
 """Class folders on disk, in .tar and in .zip: layouts, what is passed over, and what is refused."""
 
+import io
 import shutil
+import tarfile
 import zipfile
 
 import numpy as np
@@ -49,8 +51,6 @@ def test_splits_as_they_are(top, make):
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".zip"])
 def test_archives_are_the_same_set(top, tmp_path, suffix):
     archive = pack(top, tmp_path / f"packed{suffix}")
-    wrapped = pack(tmp_path, tmp_path.with_name(f"{tmp_path.name}-wrapped{suffix}")) if suffix == ".never" else None
-    assert wrapped is None
     for split in ("train", "val", "test", "trainval"):
         a, b = load_split(top, split, RULE), load_split(archive, split, RULE)
         assert a.fingerprint == b.fingerprint
@@ -167,9 +167,6 @@ def test_members_that_point_outside_are_harmless(tmp_path, make, kind):
 
 
 def test_links_in_archives_are_passed_over(tmp_path, make):
-    import io
-    import tarfile
-
     path = tmp_path / "set.tar"
     with tarfile.open(path, "w") as tar:
         for n, c in enumerate("ab"):

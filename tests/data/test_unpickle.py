@@ -28,7 +28,14 @@ class Calls:
 @pytest.mark.parametrize("dtype", ["u1", "<i8", ">u2", "f4", "?"])
 def test_arrays_come_through(protocol, dtype):
     array = np.arange(24).reshape(4, 6).astype(dtype)
-    value = {"data": array, "f": np.asfortranarray(array), "n": array[0, 1], "b": b"\xff\0", "list": [1, "a"], b"k": None}
+    value = {
+        "data": array,
+        "f": np.asfortranarray(array),
+        "n": array[0, 1],
+        "b": b"\xff\0",
+        "list": [1, "a"],
+        b"k": None,
+    }
     found = load(pickle.dumps(value, protocol), "x")
     for name in ("data", "f"):
         assert found[name].dtype == array.dtype
