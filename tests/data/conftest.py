@@ -88,7 +88,7 @@ def cifar_rows(seed: int, count: int) -> np.ndarray:
 
 
 def py2_pickle(value: dict) -> bytes:
-    """Pickle as Python 2 did: protocol 2, keys and texts as byte strings (SHORT_BINSTRING), the array by _reconstruct."""
+    """Pickle as Python 2 did: protocol 2, keys and texts as byte strings, the array by _reconstruct."""
     out = io.BytesIO()
     out.write(b"\x80\x02}(")
     for key, item in value.items():
