@@ -1,4 +1,4 @@
-"""Fixtures of the data tests: a cache of their own, small real images, tiny CIFAR archives, the real data where present."""
+"""Fixtures of the data tests: a cache of their own, small real images, tiny CIFAR archives, the real data."""
 
 import io
 import os
