@@ -51,7 +51,7 @@ def read_members(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, byt
 
 
 def _members(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, bool, bytes | None]]:
-    """Yield (name, is_folder, bytes or None) for every file and folder; links, devices, paths with ".." are passed over."""
+    """Yield (name, is_folder, bytes or None) for every file and folder; not links, devices and paths with ".."."""
     if path.name.lower().endswith(".zip"):
         with zipfile.ZipFile(path) as zipped:
             for info in zipped.infolist():
@@ -80,7 +80,7 @@ def _members(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, bool, b
 
 @contextmanager
 def _unpacked(path: Path) -> Iterator[IO[bytes]]:
-    """Open a .tar, compressed or not; tarfile's own streams take a cut-off file for a short one, these raise EOFError."""
+    """Open a .tar, compressed or not; EOFError for a cut-off one, which tarfile's own streams take for short."""
     with path.open("rb") as file:
         magic = file.read(6)
         if not magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
@@ -94,7 +94,7 @@ def _unpacked(path: Path) -> Iterator[IO[bytes]]:
         elif magic.startswith(b"BZh"):
             opened = bz2.BZ2File(file)
         elif magic.startswith(b"\xfd7zXZ"):
-            opened = lzma.LZMAFile(file)
+            opened = lzma.LZMAFile(file)  # noqa: SIM115 (closed below)
         with opened:
             yield opened
 

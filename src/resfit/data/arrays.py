@@ -1,8 +1,9 @@
-"""Arrays in one .npz: `images` + `labels`, MedMNIST's `train_images`/`train_labels`/..., Keras's `x_train`/`y_train`/..."""
+"""Arrays in one .npz: `images` + `labels`, MedMNIST's `train_images`..., Keras's `x_train`..."""
 
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -126,14 +127,18 @@ class _Arrays:
 
     def __enter__(self) -> "_Arrays":
         try:
-            self._file: Any = np.load(self.source, allow_pickle=False)
-            self.names = frozenset(self._file.files)
+            with ExitStack() as stack:  # numpy leaves the file open when it is not what it should be
+                file = stack.enter_context(open(self.source, "rb"))
+                self._file: Any = np.load(file, allow_pickle=False)
+                self.names = frozenset(self._file.files)
+                self._open = stack.pop_all()
         except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
             raise DataError(f"{self.source}: not a readable .npz file. Write it with numpy.savez.") from error
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+        self._open.close()
 
     def read(self, name: str) -> np.ndarray:
         """Return one array; raises DataError if it is damaged or holds objects."""

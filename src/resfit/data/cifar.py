@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) as their author publishes them: python and binary, folder, archive or name."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) as published: python and binary, folder, archive or name."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -58,7 +58,7 @@ _OFFICIAL_URL = "https://www.cs.toronto.edu/~kriz/"
 
 
 def recognises(source: str) -> bool:
-    """Return whether `source` is cifar10 or cifar100, or a folder or archive with the files of one of the four forms."""
+    """Return whether `source` is cifar10 or cifar100, or a folder or archive with files of one of the four forms."""
     if source in _OFFICIAL_MD5:
         return True
     path = Path(source)

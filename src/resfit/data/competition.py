@@ -16,7 +16,7 @@ def recognises(source: str) -> bool:
 
 
 def list_unlabelled(source: str) -> Listing:
-    """Return its images, without labels: `data` uint8 (N, 3072) in CIFAR's order, or NHWC; ids as given, else from 0."""
+    """Return images without labels: `data` uint8 (N, 3072) in CIFAR's order, or NHWC; ids as given, else from 0."""
     found = load(read_file(source), source)
     data = found.get("data")
     if not isinstance(data, np.ndarray):

@@ -1,4 +1,4 @@
-"""The source `digits`: scikit-learn's 1,797 handwritten digits of 8x8 (Alpaydin, Kaynak, 1998, UCI), without network."""
+"""The source `digits`: scikit-learn's 1,797 handwritten digits of 8x8 (Alpaydin, Kaynak, 1998, UCI), no network."""
 
 import numpy as np
 

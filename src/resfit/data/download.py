@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterable
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 
 from resfit.data.cache import cache_folder
 from resfit.errors import DataError, ResourceError
@@ -20,7 +21,7 @@ _PIECE = 2**20
 def find_or_download(name: str, accepted: Iterable[str], url: str, file: str, md5: str) -> Path:
     """Return the path of a data set: one of the `accepted` names in $RESFIT_DATA, ./data or the cache, else downloaded.
 
-    Raises DataError, saying where to put which file, when it is nowhere and cannot be fetched or is not what it should be.
+    Raises DataError, saying where to put which file, when it is nowhere and cannot be fetched as it should be.
     """
     downloads = cache_folder() / "downloads"
     given = os.environ.get("RESFIT_DATA")
@@ -33,6 +34,8 @@ def find_or_download(name: str, accepted: Iterable[str], url: str, file: str, md
     try:
         _download(url, target, md5, advice)
     except (OSError, HTTPException, ValueError) as error:
+        if isinstance(error, HTTPError):
+            error.close()  # it holds the connection
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise DataError(f"{name}: not on this machine, and the download failed ({reason}). {advice}") from error
     return target

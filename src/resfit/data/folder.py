@@ -36,7 +36,7 @@ def open_source(source: str) -> Source:
         stat = path.stat()
         signature = repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns))
         # one pass over a compressed archive costs seconds, so that the listing is kept as well
-        layout = cached_json({"archive": signature}, lambda: _lay_out(*list_members(path), source))
+        layout = cached_json({"archive": signature}, lambda: _lay_out(*_visible(path), source))
 
     def list_split(split: str) -> Listing:
         names: list[str] = layout["splits"][split]["names"]
@@ -84,14 +84,20 @@ def walk(top: Path) -> tuple[list[tuple[str, tuple[int, int]]], list[str]]:
     return sorted(files), folders
 
 
+def _visible(archive: Path) -> tuple[list[str], list[str]]:
+    """Return of an archive what `walk` returns of a folder."""
+    files, folders = (
+        [name for name in names if not any(map(_is_hidden, name.split("/")))] for names in list_members(archive)
+    )
+    return [f for f in files if f.lower().endswith(EXTENSIONS)], folders
+
+
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _lay_out(files: Sequence[str], folders: Sequence[str], source: str) -> dict[str, Any]:
+def _lay_out(images: Sequence[str], folders: Sequence[str], source: str) -> dict[str, Any]:
     """Return {"classes": [...], "splits": {split: {"names", "labels"}}}, with "all" for class folders alone."""
-    images = [f for f in files if f.lower().endswith(EXTENSIONS) and not any(map(_is_hidden, f.split("/")))]
-    folders = [f for f in folders if not any(map(_is_hidden, f.split("/")))]
     if not images:
         raise DataError(f"{source}: no images in it. Give {LAYOUTS} ({', '.join(e[1:] for e in EXTENSIONS)}).")
     tops = {f.split("/")[0] for f in folders} | {f.split("/")[0] for f in images if "/" in f}

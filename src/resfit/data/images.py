@@ -72,7 +72,7 @@ class ImageSet:
 
 
 def join(sets: Sequence[ImageSet], source: str) -> ImageSet:
-    """Return one ImageSet with the images of several, in order (a copy, unless there is one); labels if all have them."""
+    """Return one ImageSet with the images of several, in order (a copy, unless it is one); labels if all have them."""
     if len(sets) == 1:
         return sets[0]
     labels = [s.labels for s in sets if s.labels is not None]

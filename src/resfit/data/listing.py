@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import stat
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,14 +19,15 @@ Blob = bytes | str | np.ndarray
 Allocate = Callable[[tuple[int, ...]], np.ndarray]
 
 MOST_BYTES = 256 * 2**20  # an encoded image or batch larger than this is not one
+_PIECE = 2**16  # most images are smaller: one read, and no fstat, makes a tenth of the time of a 32-pixel image
 _CHUNK = 128  # images a task: enough that handing it over costs nothing beside 128 small decodes
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of one native split, in a fixed order, before any of them is decoded.
+    """The images of one native split, in a fixed order, none of them decoded yet.
 
-    labels: int64 (N,), or None. ids: one an image, or None for rows of an array. blobs(index) yields (i, blob) for every
+    labels: int64 (N,), or None. ids: one an image, or None for an array. blobs(index) yields (i, blob) for every
     i of `index` (sorted), in any order. place: what goes before an id in an error message.
     """
 
@@ -90,14 +90,12 @@ def read_file(path: str) -> bytes:
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
         try:
-            facts = os.fstat(handle)
-            if not stat.S_ISREG(facts.st_mode):
-                raise DataError(f"{path}: not a regular file. Give an image file.")
-            if facts.st_size > MOST_BYTES:
-                raise DataError(f"{path}: larger than {MOST_BYTES >> 20} MiB, too large for an image. Remove it.")
-            data = os.read(handle, facts.st_size)
-            while len(data) < facts.st_size and (more := os.read(handle, facts.st_size - len(data))):
-                data += more  # a network file system may give less than was asked for
+            data = os.read(handle, _PIECE)
+            if len(data) == _PIECE:
+                with os.fdopen(os.dup(handle), "rb") as file:
+                    data += file.read(MOST_BYTES)
+                if len(data) > MOST_BYTES:
+                    raise DataError(f"{path}: larger than {MOST_BYTES >> 20} MiB, too large for an image. Remove it.")
             return data
         finally:
             os.close(handle)

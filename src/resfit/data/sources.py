@@ -2,11 +2,12 @@
 
 How splits come about. What a source brings is used as it is. A source without val holds out `val_fraction` of its train
 images. A source without any splits (class folders alone, images + labels, digits) is one pool: of each class 10% of the
-distinct images are test, `val_fraction` of the whole are val, the rest is train. All of it follows from the images' bytes
-(`splits.hold_out`), so it is the same on every machine, under any file names and at any image size.
+distinct images are test, `val_fraction` of the whole are val, the rest is train. All of it follows from the images'
+bytes (`splits.hold_out`), so it is the same on every machine, under any file names and at any image size.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -23,7 +24,7 @@ from resfit.errors import DataError, UsageError, nearest
 
 Split = Literal["train", "val", "trainval", "test"]
 
-# A reader module has recognises(source: str) -> bool and open_source(source: str) -> listing.Source. Asked in this order.
+# A reader has recognises(source: str) -> bool and open_source(source: str) -> listing.Source. Asked in this order.
 SOURCES = {
     "cifar": "resfit.data.cifar",
     "digits": "resfit.data.digits",
@@ -37,7 +38,7 @@ GROUP = "resfit.sources"
 def load_split(source: str | Path, split: Split, rule: PixelRule, val_fraction: float = 0.1) -> ImageSet:
     """Return one split of a source, decoded by `rule` and cached; see the head of this file for what each split is.
 
-    trainval is train and val together, train first where the source brings both. Reading any other split never decodes a
+    trainval is train and val together, train first where it brings both. Reading any other split never decodes a
     test image. Raises DataError for a source that is not understood or does not bring the split.
     """
     if split not in ("train", "val", "trainval", "test"):
@@ -74,8 +75,8 @@ def load_unlabelled(paths: Sequence[str | Path], rule: PixelRule) -> ImageSet:
 def split_manifest(source: str | Path, val_fraction: float = 0.1) -> list[tuple[str, str, str]]:
     """Return (id, class, split) for every image of a source; images are hashed, none is decoded.
 
-    The id is the path below the source, or the row number in its native split. A split that the source brings is not opened
-    any further than its list.
+    The id is the path below the source, or the row number in its native split. Of a split that the source brings, only
+    the list is read.
     """
     opened = open_source(source)
     rows: list[tuple[str, str, str]] = []
@@ -113,8 +114,8 @@ def open_source(source: str | Path) -> Source:
     state = "not a layout that is understood" if Path(text).exists() else "neither a path that exists nor a known name"
     hint = nearest(text, names) if not Path(text).exists() else ""
     raise DataError(
-        f"{text}: {state}.{hint} Give a folder, .tar or .zip with {folder.LAYOUTS}; CIFAR's official folder or archive; a "
-        f".npz with {arrays.LAYOUTS}; or one of {', '.join(NAMES)}."
+        f"{text}: {state}.{hint} Give a folder, .tar or .zip with {folder.LAYOUTS}; CIFAR's own folder or archive; "
+        f"a .npz with {arrays.LAYOUTS}; or one of {', '.join(NAMES)}."
     )
 
 
@@ -152,7 +153,8 @@ def _without_or_with_val(both: ImageSet, split: Split, share: float, fewest: int
         return both
     assert both.labels is not None
     held = hold_out(both.keys, both.labels, both.class_names, share, source, fewest)
-    return both.take(np.flatnonzero(held if split == "val" else ~held))
+    part = both.take(np.flatnonzero(held if split == "val" else ~held))
+    return replace(part, source=f"{source} ({split}, held out by content)")
 
 
 def _read_cached(opened: Source, part: str, rule: PixelRule) -> ImageSet:

@@ -1,4 +1,4 @@
-"""Who is held out: stratified splits that follow from the images' content alone, never from a seed, a name or an order."""
+"""Who is held out: stratified splits that follow from the images' content alone, not from a seed, name or order."""
 
 from collections.abc import Sequence
 

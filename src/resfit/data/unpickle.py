@@ -28,6 +28,8 @@ def load(data: bytes, where: str) -> dict[str, Any]:
     try:
         _check_memo(data)
         value = _ArrayUnpickler(io.BytesIO(data), where).load()
+        if isinstance(value, dict):
+            return {_text(key): item.value if isinstance(item, _Array) else item for key, item in value.items()}
     except DataError:
         raise
     except MemoryError:
@@ -35,9 +37,7 @@ def load(data: bytes, where: str) -> dict[str, Any]:
     except Exception as error:  # a damaged pickle fails in as many ways as there are opcodes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{where}: damaged or truncated pickle ({reason}). Fetch the file again.") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: holds a {type(value).__name__}, not a dictionary. Give a CIFAR-style pickle.")
-    return {_text(key): item.value if isinstance(item, _Array) else item for key, item in value.items()}
+    raise DataError(f"{where}: holds a {type(value).__name__}, not a dictionary. Give a CIFAR-style pickle.")
 
 
 def _check_memo(data: bytes) -> None:
