@@ -25,7 +25,13 @@ def test_network_without_a_recipe_takes_the_default_one():
 
 
 def test_settings_by_key():
-    settings = ["optim.name=adamw", "optim.lr=1e-3", "optim.betas=[0.8, 0.99]", "train.epochs=7", "budget.max_params=6M"]
+    settings = [
+        "optim.name=adamw",
+        "optim.lr=1e-3",
+        "optim.betas=[0.8, 0.99]",
+        "train.epochs=7",
+        "budget.max_params=6M",
+    ]
     recipe = load_recipe("r4-lighter", [*settings, "augment.crop.mode=reflect", "network.dropout=0.25"])
     assert recipe.optim.name == "adamw"
     assert recipe.optim.lr == 1e-3

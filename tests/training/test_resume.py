@@ -191,7 +191,10 @@ class TestCheckpoint:
     def test_round_trip_and_two_are_kept(self, tmp_path):
         for step in (1, 2, 30):
             save_checkpoint(tmp_path, step, self.tensors, {"step": step})
-        assert [path.name for path in checkpoints(tmp_path)] == ["step-000000002.safetensors", "step-000000030.safetensors"]
+        assert [path.name for path in checkpoints(tmp_path)] == [
+            "step-000000002.safetensors",
+            "step-000000030.safetensors",
+        ]
         tensors, header, damaged = load_newest(tmp_path)
         assert header == {"step": 30}
         assert not damaged
@@ -237,7 +240,9 @@ def test_run_folder_holds_what_the_design_says(trained):
     info = trained.info
     assert info["status"] == "finished"
     assert info["params"] == sum(
-        value.numel() for name, value in read_tensors(trained.best_file)[0].items() if "running" not in name and "num_b" not in name
+        value.numel()
+        for name, value in read_tensors(trained.best_file)[0].items()
+        if "running" not in name and "num_b" not in name
     )
     rows = (trained.folder / "split.csv").read_text().splitlines()
     assert rows[0] == "id,class,split"
