@@ -1,11 +1,7 @@
 """How many specs one core makes and costs a second: the named networks, and distinct random ones. Prints JSON."""
 
-import json
-import platform
 import random
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +9,7 @@ from typing import Any
 from resfit.models.families import cost
 from resfit.models.networks import NETWORKS, network
 from resfit.models.spec import ModelSpec, spec_to_dict
+from result import show
 
 REPEATS = 9
 COUNT = 5_000
@@ -47,24 +44,12 @@ def main() -> None:
     assert len({ModelSpec(**values) for values in drawn}) == COUNT
     of_named, of_drawn = rates(named * (COUNT // len(named))), rates(drawn)
     slower = min(of_named, of_drawn, key=statistics.median)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    print(
-        json.dumps(
-            {
-                "figure": "specs costed a second on one core, construction included: the slower of both sets",
-                "value": round(statistics.median(slower)),
-                "named": round(statistics.median(of_named)),
-                "random_distinct": round(statistics.median(of_drawn)),
-                "goal": GOAL,
-                "n": REPEATS,
-                "spread": [round(min(slower)), round(max(slower))],
-                "data": "none",
-                "peer": None,
-                "device": f"{platform.processor() or platform.machine()}, Python {platform.python_version()}",
-                "commit": commit,
-                "command": " ".join(["python", *sys.argv]),
-            }
-        )
+    show(
+        "specs costed a second on one core, construction included: the slower of both sets",
+        slower,
+        GOAL,
+        named=round(statistics.median(of_named)),
+        random_distinct=round(statistics.median(of_drawn)),
     )
 
 

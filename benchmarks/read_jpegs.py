@@ -6,13 +6,8 @@ Pillow loop takes a fixed tenth of the images; both figures are images a second.
 """
 
 import argparse
-import json
 import os
-import platform
 import shutil
-import statistics
-import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -24,6 +19,9 @@ from PIL import Image
 
 from resfit.data.images import PixelRule
 from resfit.data.sources import load_split
+from result import show
+
+GOAL = 4  # times Pillow
 
 
 def main() -> None:
@@ -44,7 +42,15 @@ def main() -> None:
         for _ in range(options.repeats):
             ours.append(len(paths) / with_resfit(folder))
             pillow.append(len(paths[::10]) / with_pillow(paths[::10]))
-    print(json.dumps(report(ours, pillow, len(paths))))
+    show(
+        "images/s, JPEG files of 32 pixels into the cache (listed, hashed, decoded, written, synced)",
+        ours,
+        GOAL,
+        data="cifar10-jpeg",
+        images=len(paths),
+        peer=f"Pillow {PIL.__version__}, open and decode in a plain loop over {len(paths[::10])} of them",
+        peer_values=pillow,
+    )
 
 
 def with_resfit(folder: Path) -> float:
@@ -65,24 +71,6 @@ def with_pillow(paths: list[str]) -> float:
         with Image.open(path) as image:
             images[i] = np.asarray(image.convert("RGB"))
     return time.perf_counter() - started
-
-
-def report(ours: list[float], pillow: list[float], count: int) -> dict[str, object]:
-    value, peer = statistics.median(ours), statistics.median(pillow)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "figure": "images/s, JPEG files of 32 pixels into the cache (listed, hashed, decoded, written, synced)",
-        "value": round(value),
-        "peer": {"name": f"Pillow {PIL.__version__}, a plain loop over {count // 10} of them", "value": round(peer)},
-        "ratio": round(value / peer, 2),
-        "goal": 4,
-        "n": len(ours),
-        "spread": {"resfit": [round(min(ours)), round(max(ours))], "pillow": [round(min(pillow)), round(max(pillow))]},
-        "data": f"cifar10-jpeg, {count} images",
-        "device": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}, {platform.system()}",
-        "commit": commit.stdout.strip(),
-        "command": "python " + " ".join(sys.argv),
-    }
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Fixtures that every test may use: folders of its own for cache and ledger, and small real images (handwritten digits)."""
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers share two cores
 def _own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("RESFIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RESFIT_STATE", str(tmp_path / "state"))
+
+
+@pytest.fixture(scope="session")
+def need() -> Callable[[str], None]:
+    """Skip a test whose program is missing; under RESFIT_NO_SKIP=1, as in CI, that is a failure."""
+
+    def need(program: str) -> None:
+        if shutil.which(program) is None:
+            message = f"{program} is not installed"
+            pytest.fail(message) if os.environ.get("RESFIT_NO_SKIP") == "1" else pytest.skip(message)
+
+    return need
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ def edges() -> set[tuple[str, str]]:
                 names = [node.module] if node.module != "resfit" else [f"resfit.{alias.name}" for alias in node.names]
             elif isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names if alias.name.split(".")[0] == "resfit"]
-            found |= {(here, (name.split(".") + [""])[1]) for name in names}
+            found |= {(here, [*name.split("."), ""][1]) for name in names}
     return found
 
 

@@ -80,7 +80,7 @@ def test_wrong_files(tmp_path):
         load_recipe(tmp_path / "nowhere.toml")
     path = tmp_path / "bad.toml"
     path.write_text("name = \nnetwork")
-    with pytest.raises(UsageError, match="is not valid TOML: .*line 1"):
+    with pytest.raises(UsageError, match=r"is not valid TOML: .*line 1"):
         load_recipe(path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="is not UTF-8"):
@@ -88,7 +88,7 @@ def test_wrong_files(tmp_path):
     path.write_text('name = "x"')
     with pytest.raises(UsageError, match=r"bad\.toml: network: is missing"):
         load_recipe(path)
-    with pytest.raises(UsageError, match="r4-lihter: no recipe or network of that name. Did you mean 'r4-lighter'"):
+    with pytest.raises(UsageError, match=r"r4-lihter: no recipe or network of that name\. Did you mean 'r4-lighter'"):
         load_recipe("r4-lihter")
 
 

@@ -12,11 +12,12 @@ import torch
 
 import resfit
 from resfit.data.cache import cache_folder
-from resfit.data.sources import find_named
+from resfit.data.cifar import accepted_names
+from resfit.data.download import find
 from resfit.evaluation.holdout import state_folder
 from resfit.machine import choose_device, default_threads, describe
 
-PACKAGES = ("torch", "numpy", "pillow", "simplejpeg", "safetensors", "pydantic", "rich", "tomli-w")
+PACKAGES = ("torch", "numpy", "pillow", "simplejpeg", "safetensors", "pydantic", "tomli-w")
 EXTRAS = {"digits": "sklearn"}
 
 
@@ -39,7 +40,9 @@ def examine() -> dict[str, Any]:
                 "runs": Path("runs").absolute(),
             }.items()
         },
-        "data": {name: str(found) if (found := find_named(name)) else None for name in ("cifar10", "cifar100")},
+        "data": {
+            name: str(found) if (found := find(accepted_names(name))) else None for name in ("cifar10", "cifar100")
+        },
     }
 
 

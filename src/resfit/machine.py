@@ -38,7 +38,10 @@ def tune(threads: int) -> None:
 
 
 def default_threads() -> int:
-    """Return the number of cores this process may use."""
+    """Return the number of threads to compute with: $OMP_NUM_THREADS, else the cores this process may use."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdigit() and int(given) > 0:
+        return int(given)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,4 +1,4 @@
-"""Recipe: network, data, augmentation, optimisation and schedule as plain data; from TOML and `--set a.b=v`, and back to TOML."""
+"""Recipe: network, data, augmentation, optimisation and schedule as plain data, from TOML and `--set a.b=v`, and back."""
 
 import tomllib
 from collections.abc import Mapping, Sequence

@@ -71,10 +71,8 @@ def open_source(source: str) -> Source:
     """Return CIFAR with its splits train and test; by name it is looked for here first, then downloaded."""
     path = Path(source)
     if source in _OFFICIAL_MD5:
-        forms = [f for f in _FORMS if f.name == source]
-        names = [f.folder for f in forms] + [f.archive for f in forms]
-        archive = forms[0].archive
-        path = find_or_download(source, names, _OFFICIAL_URL + archive, archive, _OFFICIAL_MD5[source])
+        archive = next(form.archive for form in _FORMS if form.name == source)
+        path = find_or_download(source, accepted_names(source), _OFFICIAL_URL + archive, archive, _OFFICIAL_MD5[source])
     if path.is_dir():
         found = _find_folder(path)
         if found is None:
@@ -89,6 +87,12 @@ def open_source(source: str) -> Source:
     return Source(
         source, ("train", "test"), _archive_lister(path, found_form), repr((str(path.resolve()), _facts(path)))
     )
+
+
+def accepted_names(source: str) -> list[str]:
+    """Return the folders and archives that cifar10 or cifar100 may lie in, in the order they are looked for."""
+    forms = [form for form in _FORMS if form.name == source]
+    return [form.folder for form in forms] + [form.archive for form in forms]
 
 
 def _folder_lister(folder: Path, form: _Form) -> Callable[[str], Listing]:

@@ -23,12 +23,10 @@ def find_or_download(name: str, accepted: Iterable[str], url: str, file: str, md
 
     Raises DataError, saying where to put which file, when it is nowhere and cannot be fetched as it should be.
     """
+    found = find(accepted)
+    if found is not None:
+        return found
     downloads = cache_folder() / "downloads"
-    given = os.environ.get("RESFIT_DATA")
-    for folder in (*([Path(given)] if given else []), Path("data"), downloads):
-        for candidate in accepted:
-            if (folder / candidate).exists():
-                return folder / candidate
     advice = f"Get {file} from {url} and put it into ./data, or into the folder that RESFIT_DATA names."
     target = downloads / file
     try:
@@ -39,6 +37,16 @@ def find_or_download(name: str, accepted: Iterable[str], url: str, file: str, md
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise DataError(f"{name}: not on this machine, and the download failed ({reason}). {advice}") from error
     return target
+
+
+def find(accepted: Iterable[str]) -> Path | None:
+    """Return the first of the `accepted` names in $RESFIT_DATA, ./data or the cache's downloads, or None."""
+    given = os.environ.get("RESFIT_DATA")
+    for folder in (*([Path(given)] if given else []), Path("data"), cache_folder() / "downloads"):
+        for candidate in accepted:
+            if (folder / candidate).exists():
+                return folder / candidate
+    return None
 
 
 def _download(url: str, target: Path, md5: str, advice: str) -> None:

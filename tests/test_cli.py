@@ -1,0 +1,283 @@
+"""The command line as a person meets it: what it prints where, exit codes, and mistakes answered in one line."""
+
+import csv
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resfit.cli import main
+from resfit.runs import Run
+
+
+def run(capsys, *words) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def copy(trained, tmp_path) -> Run:
+    return Run(shutil.copytree(trained.folder, tmp_path / "copy"))
+
+
+MISTAKES = {
+    "trian r5": (2, "trian: no such verb. Did you mean 'train'"),
+    "cost r55": (2, "r55: unknown network. Did you mean 'r5'"),
+    "cost resnet:widths=1,2": (2, "blocks_per_stage"),
+    "cost r5 --max-param 5M": (2, "--max-param: no such option. Did you mean '--max-params'"),
+    "cost r5 r4-lighter": (2, "r4-lighter: one argument too many"),
+    "cost r5 --max-params lots": (2, "'lots' is not a size"),
+    "cost": (2, "NAME|SPEC"),
+    "train r5": (2, "--data"),
+    "train r5 --data digits --seed x": (2, "--seed: invalid int value: 'x'"),
+    "train r5 --data digits --seeds 0": (2, "--seeds: must be at least 1"),
+    "train r4-lihter --data digits": (2, "r4-lihter: no recipe or network of that name. Did you mean 'r4-lighter'"),
+    "train nowhere.toml --data digits": (2, "nowhere.toml: cannot be read"),
+    "train r5 --data digits --set train.epoch=3": (2, "train.epoch: no such key. Did you mean 'epochs'"),
+    "train r1-baseline --data digits": (3, "over budget: 11,173,962 / 5,000,000 params"),
+    "train r5 --data nowhere": (4, "nowhere: neither a path that exists nor a known name"),
+    "train r5 --data digts": (4, "Did you mean 'digits'"),
+    "train resnet-8 --data digits --device cuda:7": (6, "--device cuda:7: is not usable here"),
+    "resume nowhere": (2, "nowhere: is not a run folder"),
+    "evaluate nowhere": (2, "nowhere: is not a run folder"),
+    "test nowhere": (2, "nowhere: is not a run folder"),
+    "predict nowhere photo.png": (2, "nowhere: is no finished run or bundle"),
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_is_one_line_and_the_right_exit_code(words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, message = MISTAKES[words]
+    found, out, err = run(capsys, *words.split())
+    assert (found, out) == (code, "")
+    assert err.startswith("resfit: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not os.listdir(tmp_path) or set(os.listdir(tmp_path)) <= {"cache", "state"}
+
+
+def test_help_and_version(capsys):
+    for words in (["--help"], ["cost", "--help"], ["train", "--help"], ["predict", "--help"]):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == 0
+        assert "usage: resfit" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.startswith("resfit 0.")
+    assert main([]) == 2
+
+
+def test_cost_json_is_the_contract(capsys):
+    code, out, err = run(capsys, "cost", "r4-deeper", "--max-params", "5M", "--json")
+    value = json.loads(out)
+    assert (code, err) == (0, "")
+    assert value["name"] == "r4-deeper"
+    assert value["spec"]["widths"] == [64, 128, 256]
+    assert value["params"] == 4_697_162
+    assert value["memory_mb"] == {"input": 0.01, "activations": 18.63, "params": 17.92, "total": 36.56}
+    assert value["weight_bytes"] == 4 * value["params"]
+    assert value["budget"]["ok"]
+
+
+@pytest.mark.parametrize(("limit", "code"), [("11173962", 0), ("11173961", 3), ("5M", 3), (None, 0)])
+def test_cost_is_a_gate_where_a_limit_is_given(limit, code, capsys):
+    words = ["cost", "r1-baseline", *(["--max-params", limit] if limit else [])]
+    found, out, _ = run(capsys, *words)
+    assert found == code
+    assert "11,173,962" in out
+    assert ("within budget" in out) == (limit == "11173962")
+
+
+def test_list_names_every_network_and_recipe(capsys):
+    _, out, _ = run(capsys, "list", "--json")
+    value = json.loads(out)
+    assert {"r1-baseline", "r2-7", "r3", "r4-lighter", "r5", "r5-start", "resnet-8", "wrn-28-10"} <= {
+        row["name"] for row in value["networks"]
+    }
+    assert "speed-cpu" in value["recipes"]
+    _, out, _ = run(capsys, "list")
+    assert "r5-start             1,092,650" in out
+
+
+def test_doctor(capsys):
+    code, out, _ = run(capsys, "doctor", "--json")
+    value = json.loads(out)
+    assert code == 0
+    assert value["folders"]["cache"]["writable"]
+    assert value["extras"]["digits"]
+    code, out, _ = run(capsys, "doctor")
+    assert "torch" in out
+
+
+def test_the_whole_path(capsys, tmp_path, tiny_recipe, digits_npz, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(
+        capsys, "train", tiny_recipe, "--data", digits_npz, "--set", "train.epochs=1", "--device", "cpu"
+    )
+    assert (code, out) == (0, "runs/tiny-1\n")
+    assert "within budget" in err
+    assert "epoch 1/1" in err
+    code, out, _ = run(capsys, "train", tiny_recipe, "--data", digits_npz, "--set", "train.epochs=1", "--json")
+    assert json.loads(out)["run"] == "runs/tiny-2"
+    code, out, _ = run(capsys, "evaluate", "runs/tiny-1", "--json")
+    assert json.loads(out)["split"] == "val"
+    code, out, err = run(capsys, "test", "runs/tiny-1")
+    assert code == 0
+    assert "test accuracy" in out
+    assert "opening number 1 of this test set" in out
+    code, again, err = run(capsys, "test", "runs/tiny-1")
+    assert again == out
+    assert "this is the receipt" in err
+    code, _, err = run(capsys, "train", tiny_recipe, "--data", digits_npz, "--out", "runs/tiny-1")
+    assert code == 2
+    assert "holds something already. Continue it with `resfit resume runs/tiny-1`" in err
+
+
+class TestPredict:
+    @pytest.fixture
+    def photos(self, tmp_path, digit_arrays):
+        folder = tmp_path / "photos"
+        folder.mkdir()
+        for number in range(5):
+            Image.fromarray(digit_arrays[0][number]).resize((40 + number, 50)).save(folder / f"{number}.png")
+        return folder
+
+    def test_files_and_folders(self, copy, photos, capsys, tmp_path):
+        out = tmp_path / "out.csv"
+        code, printed, err = run(capsys, "predict", copy.folder, photos, photos / "3.png", "-o", out)
+        assert (code, printed) == (0, "")
+        rows = list(csv.reader(out.open()))
+        assert rows[0] == ["ID", "Labels"]
+        assert [row[0] for row in rows[1:]] == [str(photos / f"{n}.png") for n in range(5)] + [str(photos / "3.png")]
+        assert {row[1] for row in rows[1:]} <= {"0", "1", "2"}
+        assert rows[4][1] == rows[6][1]
+        assert "confidence" in err
+        assert "val" in err
+
+    def test_stdout_and_names(self, copy, photos, capsys):
+        _, out, _ = run(capsys, "predict", copy.folder / "bundle", photos / "0.png", "--names")
+        assert out.splitlines()[0] == "ID,Labels"
+        assert out.splitlines()[1].startswith(str(photos / "0.png") + ",")
+
+    def test_several_runs_are_averaged_and_their_params_summed(self, copy, photos, capsys, tmp_path):
+        other = shutil.copytree(copy.folder, tmp_path / "other")
+        code, out, _ = run(capsys, "predict", copy.folder, other, photos, "--json")
+        value = json.loads(out)
+        assert code == 0
+        assert value["n"] == 5
+        assert f"{2 * copy.summary['params']:,} / 5,000,000 params" in value["budget"]
+        assert sum(value["class_shares"].values()) == pytest.approx(1, abs=0.01)
+
+    def test_competition_pickle_and_sample(self, copy, capsys, tmp_path, digit_arrays):
+        import pickle
+
+        data = np.repeat(digit_arrays[0][:4, :, :, None], 3, axis=3).repeat(4, axis=1).repeat(4, axis=2)
+        path = tmp_path / "cifar_test_nolabel.pkl"
+        path.write_bytes(pickle.dumps({b"data": data, b"ids": np.array([7, 3, 9, 1])}))
+        out, sample = tmp_path / "out.csv", tmp_path / "sample_submission.csv"
+        sample.write_text("ID,Labels\n7,0\n3,0\n9,0\n1,0\n")
+        assert run(capsys, "predict", copy.folder, path, "-o", out, "--sample", sample)[0] == 0
+        assert [row.split(",")[0] for row in out.read_text().splitlines()] == ["ID", "7", "3", "9", "1"]
+        out.unlink()
+        for text, message in {
+            "ID,Labels\n7,0\n9,0\n3,0\n1,0\n": "line 3 has id '9', our image there is '3'",
+            "Id,Label\n7,0\n": "its header is Id,Label, ours is ID,Labels",
+            "ID,Labels\n7,0\n": "has 1 rows for 4 images",
+            "": "its header is nothing",
+        }.items():
+            sample.write_text(text)
+            code, _, err = run(capsys, "predict", copy.folder, path, "-o", out, "--sample", sample)
+            assert code == 4
+            assert message in err
+            assert not out.exists()
+
+    def test_images_that_cannot_be_read_leave_no_csv(self, copy, photos, capsys, tmp_path):
+        (photos / "9.png").write_bytes((photos / "1.png").read_bytes()[:60])
+        code, _, err = run(capsys, "predict", copy.folder, photos, "-o", tmp_path / "out.csv")
+        assert code == 4
+        assert str(photos / "9.png") in err
+        assert not (tmp_path / "out.csv").exists()
+
+    def test_images_are_missing(self, copy, capsys):
+        code, _, err = run(capsys, "predict", copy.folder)
+        assert code == 2
+        assert "no images given" in err
+
+    def test_other_classes_are_refused(self, copy, photos, capsys, tmp_path):
+        other = Run(shutil.copytree(copy.folder, tmp_path / "other"))
+        config = json.loads((other.bundle / "config.json").read_text())
+        (other.bundle / "config.json").write_text(json.dumps(config | {"class_names": ["a", "b", "c"]}))
+        code, _, err = run(capsys, "predict", copy.folder, other.folder, photos)
+        assert code == 2
+        assert "knows other classes" in err
+
+    @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+    def test_a_damaged_bundle_is_one_line(self, copy, photos, capsys, file):
+        path = copy.bundle / file
+        path.write_bytes(path.read_bytes()[:100])
+        code, _, err = run(capsys, "predict", copy.folder, photos)
+        assert code == 2
+        assert "the bundle cannot be read" in err
+        assert err.count("\n") == 1
+
+
+def test_unexpected_errors_are_one_line_unless_debug_is_given(capsys, monkeypatch):
+    def broken(*args):
+        raise RuntimeError("first\nsecond")
+
+    monkeypatch.setattr("resfit.doctor.examine", broken)
+    code, _, err = run(capsys, "doctor")
+    assert code == 1
+    assert err == "resfit: unexpected RuntimeError: first second. Run it again with --debug to see where.\n"
+    with pytest.raises(RuntimeError):
+        main(["doctor", "--debug"])
+
+
+def test_out_of_memory_is_a_resource(capsys, monkeypatch):
+    def full(*args):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    monkeypatch.setattr("resfit.doctor.examine", full)
+    code, _, err = run(capsys, "doctor")
+    assert code == 6
+    assert "train.batch_size" in err
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m resfit list | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_the_live_line_on_a_real_terminal(tiny_recipe, digits_npz, tmp_path):
+    leader, follower = pty.openpty()
+    words = ["train", str(tiny_recipe), "--data", str(digits_npz), "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "resfit", *words, "--set", "train.epochs=30"]
+    process = subprocess.Popen(command, stderr=follower, stdout=subprocess.DEVNULL)
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            part = os.read(leader, 65536)
+        except OSError:  # the other side has closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(leader)
+    assert process.wait() == 0
+    text = shown.decode()
+    assert " images/s  " in text
+    assert "left" in text
+    assert "\r\x1b[2K[" in text
+    assert "epoch 30/30" in text

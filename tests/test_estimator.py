@@ -1,0 +1,73 @@
+"""Classifier, in scikit-learn's own hands where it can be."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.metrics import accuracy_score
+
+import resfit
+from resfit.errors import DataError, UsageError
+
+SETTINGS = ("train.epochs=8", "train.batch_size=32", "optim.lr=0.05", "network.image_size=16")
+NETWORK = "resnet:widths=8,16:blocks_per_stage=1,1:image_size=16"
+
+
+@pytest.fixture(scope="module")
+def fitted(digit_arrays):
+    images, labels = digit_arrays
+    names = np.array(["zero", "one", "two"])[labels]
+    return resfit.Classifier(NETWORK, settings=SETTINGS, device="cpu").fit(images[:250], names[:250])
+
+
+def test_learns_and_speaks_in_the_labels_given(fitted, digit_arrays):
+    images, labels = digit_arrays
+    names = np.array(["zero", "one", "two"])[labels]
+    predicted = fitted.predict(images[250:])
+    assert set(predicted) <= {"zero", "one", "two"}
+    assert fitted.score(images[250:], names[250:]) == accuracy_score(names[250:], predicted)
+    assert fitted.score(images[250:], names[250:]) >= 0.8
+    probs = fitted.predict_proba(images[250:])
+    assert probs.shape == (50, 3)
+    np.testing.assert_allclose(probs.sum(1), 1, atol=1e-5)
+    assert list(fitted.classes_) == ["one", "two", "zero"]
+    assert fitted.classes_[probs.argmax(1)].tolist() == predicted.tolist()
+    assert fitted.run_.summary["val"]["n"] > 0
+
+
+def test_every_layout_of_images_is_the_same_image(fitted, digit_arrays):
+    grey = digit_arrays[0][:5]
+    rgb = np.repeat(grey[..., None], 3, axis=3)
+    expected = fitted.predict_proba(grey)
+    for images in (grey[..., None], rgb, rgb.transpose(0, 3, 1, 2)):
+        np.testing.assert_allclose(fitted.predict_proba(images), expected, atol=1e-6)
+
+
+def test_clone_and_params(fitted):
+    copy = clone(resfit.Classifier("resnet-8", seed=3, refit=True))
+    assert copy.get_params()["seed"] == 3
+    assert copy.set_params(seed=4).seed == 4
+    with pytest.raises(UsageError, match="Did you mean 'seed'"):
+        copy.set_params(seeds=1)
+    with pytest.raises(UsageError, match="not fitted"):
+        copy.predict(np.zeros((1, 8, 8), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((4, 8, 8), np.float32), [0, 1, 0, 1], "X: of type float32, not uint8"),
+        (np.zeros((4, 64), np.uint8), [0, 1, 0, 1], "X: of shape"),
+        (np.zeros((4, 8, 8), np.uint8), [0, 1], "y: of shape"),
+        (np.zeros((4, 8, 8), np.uint8), [0, 1, 0, 1], "distinct images"),
+    ],
+)
+def test_wrong_arrays(images, labels, message):
+    with pytest.raises(DataError, match=message):
+        resfit.Classifier(NETWORK).fit(images, labels)
+
+
+def test_python_api(trained, digit_arrays):
+    assert resfit.cost(resfit.network("r5")).params == 4_398_890
+    assert resfit.build(resfit.network("resnet-8")).training
+    bundle = resfit.load(trained.folder, "cpu")
+    assert bundle.probs(np.zeros((2, 3, 16, 16), np.uint8)).shape == (2, 3)

@@ -1,0 +1,27 @@
+"""Committed results: each says what it must, and README's table is made from them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = sorted((ROOT / "results").rglob("*.json"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_a_result_says_how_it_was_obtained(path):
+    value = json.loads(path.read_text())
+    assert {"figure", "goal", "n", "spread", "peer", "data", "device", "commit", "command"} <= value.keys()
+    assert "value" in value or "ratio" in value
+    assert value["n"] >= 1
+    script = next(word for word in value["command"].split() if word.endswith(".py"))
+    assert (ROOT / script).is_file()
+
+
+def test_there_are_results_and_readmes_table_is_not_stale():
+    assert RESULTS
+    check = [sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--check"]
+    assert subprocess.run(check).returncode == 0, "run: python benchmarks/tables.py"
