@@ -15,13 +15,13 @@ SOURCE = Path(resfit.__file__).parent
 ALLOWED = {
     "errors": set(),
     "durable": {"errors"},
-    "machine": {"errors"},
+    "machine": {"errors", ""},
     "models": {"errors", "models"},
     "budget": {"errors", "models"},
     "plugins": {"errors"},
     "recipe": {"errors", "models", "budget", "plugins"},
     "runs": {"errors", "durable", "recipe"},
-    "data": {"errors", "durable", "plugins", "data"},
+    "data": {"errors", "durable", "machine", "plugins", "data"},
 }
 ALLOWED["evaluation"] = {*ALLOWED, "evaluation"}
 ALLOWED["training"] = {*ALLOWED, "training", ""}

@@ -1,21 +1,29 @@
-"""The machine's side of training: which device, how many threads, and glibc's allocator told to keep what it freed."""
+"""The machine's side of a run: device, threads, glibc's allocator, versions, commit. No torch at import."""
 
 import contextlib
 import ctypes
 import os
+import platform
+import subprocess
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
+import resfit
 from resfit.errors import ResourceError
+
+if TYPE_CHECKING:
+    import torch
 
 KEEP_BYTES = (
     1 << 30
 )  # blocks below this stay in the heap: activations are then not mapped and zeroed anew at every step
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str) -> "torch.device":
     """Return the device `cpu`, `cuda`, `cuda:1`, `mps` or, for `auto`, the best there is; raises ResourceError without it."""
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -28,6 +36,8 @@ def choose_device(name: str) -> torch.device:
 
 def tune(threads: int) -> None:
     """Set torch's thread count and, on glibc, the allocator's thresholds; denormals count as zero."""
+    import torch
+
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     if sys.platform == "linux":
@@ -45,8 +55,41 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def describe(device: torch.device) -> str:
+def describe(device: "torch.device") -> str:
     """Return the device in words, for a run's record."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    import numpy as np
+    import torch
+
+    return {
+        "resfit": resfit.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def commit() -> str | None:
+    """Return the commit of resfit's own checkout, with + where files differ from it; None when installed from a wheel."""
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

@@ -174,6 +174,11 @@ def test_seeds_under_one_parent(tiny_recipe, digits_npz, tmp_path, monkeypatch):
     assert train_seeds(tiny_recipe, digits_npz, out, seeds=2, device="cpu").summary["val_accuracy"] == value
     assert (out / "seed-0" / "summary.json").stat().st_mtime_ns == first
 
+    with pytest.raises(UsageError, match="seeds of another recipe"):
+        train_seeds(tiny_recipe, digits_npz, out, seeds=2, device="cpu", settings=["optim.lr=0.2"])
+    with pytest.raises(UsageError, match=r"Name one of its seeds, e\.g\. .*seed-0"):
+        resume(out)
+
 
 def test_refit_takes_train_and_val_and_keeps_the_last_weights(tiny_recipe, digits_npz, tmp_path, trained):
     run = train(tiny_recipe, digits_npz, tmp_path / "run", refit=True, device="cpu")

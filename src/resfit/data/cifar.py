@@ -11,7 +11,8 @@ import numpy as np
 from resfit.data.archive import first_files, is_archive, list_members, read_members
 from resfit.data.arrays import list_pixels
 from resfit.data.download import find_or_download
-from resfit.data.listing import Listing, Source, read_file
+from resfit.data.keys import read_file
+from resfit.data.listing import Listing, Source
 from resfit.data.unpickle import load
 from resfit.errors import DataError
 

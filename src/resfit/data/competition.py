@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from resfit.data.arrays import list_pixels, to_pixels
-from resfit.data.listing import Listing, read_file
+from resfit.data.keys import read_file
+from resfit.data.listing import Listing
 from resfit.data.unpickle import load
 from resfit.errors import DataError
 

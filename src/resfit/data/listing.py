@@ -1,7 +1,5 @@
 """What a reader hands over: a `Source` and its splits as `Listing`s not yet decoded; and the loop that decodes them."""
 
-import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,14 +10,16 @@ import numpy as np
 
 from resfit.data.decode import decode, fit
 from resfit.data.images import ImageSet, PixelRule
+from resfit.data.keys import key_of, read_file
+from resfit.data.workers import decode_files
 from resfit.errors import DataError
+from resfit.machine import default_threads
 
 # An encoded image, the path of one, or raw pixels: uint8 (H, W), (H, W, 1) or (H, W, 3), contiguous.
 Blob = bytes | str | np.ndarray
 Allocate = Callable[[tuple[int, ...]], np.ndarray]
 
-MOST_BYTES = 256 * 2**20  # an encoded image or batch larger than this is not one
-_PIECE = 2**16  # most images are smaller: one read, and no fstat, makes a tenth of the time of a 32-pixel image
+_WORTH = 4_000  # files from which on starting a second interpreter (0.2 s) pays
 _CHUNK = 128  # images a task: enough that handing it over costs nothing beside 128 small decodes
 
 
@@ -58,10 +58,21 @@ class Source:
 
 
 def read(listing: Listing, index: Sequence[int], rule: PixelRule, allocate: Allocate, source: str) -> ImageSet:
-    """Decode the images at `index` (sorted) of a listing in parallel threads, into an array got from `allocate`."""
+    """Decode the images at `index` (sorted) of a listing in parallel, into an array got from `allocate`.
+
+    Many files that go into a memory-mapped array are decoded in processes, all else in threads.
+    """
     images = allocate((len(index), 3, rule.size, rule.size))
     keys = np.empty(len(index), np.uint64)
-    _work_through(listing, index, keys, images, rule)
+    files = (
+        _files(listing, index)
+        if isinstance(images, np.memmap) and len(index) >= _WORTH and default_threads() > 1
+        else None
+    )
+    if files is not None and isinstance(images, np.memmap):
+        decode_files(files, rule, images, keys, min(8, default_threads()))
+    else:
+        _work_through(listing, index, keys, images, rule)
     rows = np.asarray(index, np.int64)
     return ImageSet(
         images=images,
@@ -80,29 +91,14 @@ def read_keys(listing: Listing) -> np.ndarray:
     return keys
 
 
-def key_of(data: bytes | memoryview) -> int:
-    """Return the 64-bit key of an image: a hash of its encoded bytes, or of its raw pixels in (H, W, C) order."""
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-
-
-def read_file(path: str) -> bytes:
-    """Return the bytes of a file of at most `MOST_BYTES`; raises DataError when it cannot be read."""
-    try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
-        try:
-            data = os.read(handle, _PIECE)
-            if len(data) == _PIECE:
-                with os.fdopen(os.dup(handle), "rb") as file:
-                    data += file.read(MOST_BYTES)
-                if len(data) > MOST_BYTES:
-                    raise DataError(f"{path}: larger than {MOST_BYTES >> 20} MiB, too large for an image. Remove it.")
-            return data
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read: {error.strerror or error}. Check the path and its permissions."
-        ) from error
+def _files(listing: Listing, index: Sequence[int]) -> list[str] | None:
+    """Return the paths at `index`, in its order, or None when the listing is not one of files."""
+    blobs = listing.blobs(index)
+    first = next(blobs)
+    if not isinstance(first[1], str):
+        return None
+    paths = dict([first, *blobs])
+    return [str(paths[i]) for i in index]
 
 
 def _work_through(
@@ -122,7 +118,7 @@ def _work_through(
                     images[row] = decode(data, rule, listing.name(i))
 
     blobs = listing.blobs(index)
-    threads = max(1, min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+    threads = min(16, default_threads())
     waiting: deque[Future[None]] = deque()
     done = 0
     with ThreadPoolExecutor(threads) as pool:

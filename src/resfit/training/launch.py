@@ -2,37 +2,32 @@
 
 import csv
 import io
+import json
 import os
-import platform
-import subprocess
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
-import resfit
 from resfit import durable
 from resfit.budget import check_budget
 from resfit.data.images import ImageSet, PixelRule
 from resfit.data.sources import load_split, open_source, split_manifest
 from resfit.errors import DataError, GateError, UsageError
-from resfit.evaluation.bundle import write_bundle
-from resfit.evaluation.metrics import mean_interval, score, softmax
-from resfit.evaluation.predict import predict_logits
-from resfit.machine import choose_device, default_threads, describe, tune
+from resfit.evaluation.metrics import mean_interval
+from resfit.machine import choose_device, commit, default_threads, describe, tune, versions
 from resfit.models.families import build, cost
 from resfit.plugins import function
-from resfit.recipe import Channel3, Recipe, load_recipe, recipe_to_toml
+from resfit.recipe import Recipe, load_recipe, recipe_to_toml
 from resfit.runs import Run, new_run, open_run
-from resfit.training.checkpoint import checkpoints, load_newest, read_tensors
+from resfit.training.checkpoint import checkpoints, load_newest
 from resfit.training.ema import start_average
-from resfit.training.loop import batch_plan, train_loop
-from resfit.training.runlog import Interrupt, Interrupted, Progress, keep_rows
+from resfit.training.loop import train_loop
+from resfit.training.outcome import finish
+from resfit.training.resolve import resolve
+from resfit.training.runlog import Interrupt, Interrupted, Progress, keep_rows, say
 from resfit.training.state import Best, TrainState, new_sums, restore
 
 
@@ -106,10 +101,10 @@ def start(
     )
     if source is not None:
         _write_manifest(run, source, recipe)
-    _say(f"{recipe.name}: {verdict}; {total.macs:,} macs")
+    say(f"{recipe.name}: {verdict}; {total.macs:,} macs")
     chosen = f"{len(val_set):,} to choose on" if val_set else "refit on train + val, last weights kept"
-    _say(f"{train_set.source}: {len(train_set):,} images to train on, {chosen}; {len(train_set.class_names)} classes")
-    _say(f"run folder: {run.folder}")
+    say(f"{train_set.source}: {len(train_set):,} images to train on, {chosen}; {len(train_set.class_names)} classes")
+    say(f"run folder: {run.folder}")
     return _execute(run, recipe, train_set, val_set, seed)
 
 
@@ -121,7 +116,7 @@ def resume(path: str | Path) -> Run:
     run = open_run(path)
     info, recipe = run.info, run.recipe
     if info["status"] == "finished":
-        _say(f"{run.folder}: has finished already")
+        say(f"{run.folder}: has finished already")
         return run
     if info["source"] is None:
         raise UsageError(f"{run.folder}: was trained on arrays in memory and cannot find them again. Train anew.")
@@ -148,12 +143,17 @@ def train_seeds(
     Called again with the same `out`, finished seeds are kept, interrupted ones resumed, missing ones trained.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings)
-    parent = (
-        Run(Path(out)) if out and any(Path(out).glob("seed-*")) else new_run(recipe.name, Path(out) if out else None)
-    )
+    given = Path(out) if out else None
+    parent = Run(given) if given and any(given.glob("seed-*")) else new_run(recipe.name, given)
+    same = {"recipe": recipe_to_toml(recipe), "source": _absolute(data), "refit": refit}
+    record = parent.folder / "seeds.json"
+    if record.exists() and json.loads(record.read_text()) != same:
+        raise UsageError(f"{parent.folder}: holds seeds of another recipe, data or --refit. Choose another --out.")
+    durable.write_json(record, same)
     summaries = []
     for seed in range(seeds):
         folder = parent.folder / f"seed-{seed}"
+        say(f"seed {seed} (of 0 to {seeds - 1})")
         if (folder / "run.json").exists():
             run = resume(folder)
         else:
@@ -164,63 +164,6 @@ def train_seeds(
     value |= {"val_accuracy": mean_interval(accuracies) if accuracies else None}
     durable.write_json(parent.summary_file, value)
     return parent
-
-
-def resolve(recipe: Recipe, train_set: ImageSet) -> Recipe:
-    """Return the recipe with what the data decides filled in: classes, image size, mean and std of the training pixels."""
-    size = train_set.images.shape[-1]
-    spec = replace(recipe.network, classes=len(train_set.class_names), image_size=size)
-    mean, std = recipe.data.mean, recipe.data.std
-    if mean is None or std is None:
-        found_mean, found_std = pixel_statistics(train_set.images)
-        mean, std = mean or found_mean, std or found_std
-    data = recipe.data.model_copy(update={"image_size": size, "mean": mean, "std": std})
-    return recipe.model_copy(update={"network": spec, "data": data})
-
-
-def pixel_statistics(images: np.ndarray) -> tuple[Channel3, Channel3]:
-    """Return mean and standard deviation per channel of uint8 images (N, 3, H, W) as pixels in [0, 1], to four decimals.
-
-    From exact integer counts of the 256 values, so that neither order nor threads can change a digit.
-    """
-    levels = np.arange(256) / 255
-
-    def of_channel(channel: int) -> tuple[float, float]:
-        shares = np.bincount(images[:, channel].ravel(), minlength=256) / images[:, channel].size
-        mean = float((shares * levels).sum())
-        std = float(np.sqrt((shares * (levels - mean) ** 2).sum()))
-        return round(mean, 4), max(round(std, 4), 1e-4)  # images of one colour have no deviation to divide by
-
-    (r, r_std), (g, g_std), (b, b_std) = map(of_channel, range(3))
-    return (r, g, b), (r_std, g_std, b_std)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    return {
-        "resfit": resfit.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def commit() -> str | None:
-    """Return the commit of resfit's own checkout, with + where files differ from it; None when installed from a wheel."""
-    folder = Path(__file__).parents[3]
-    if not (folder / ".git").exists():
-        return None
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()
 
 
 def _execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | None, seed: int) -> Run:
@@ -239,12 +182,12 @@ def _execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | 
             train_loop(recipe, state, train_set, val_set, run, seed, interrupt, progress.step, progress.epoch)
     except Interrupted as stop:
         run.update(status="interrupted")
-        _say(f"{stop}; continue with: resfit resume {run.folder}")
+        say(f"{stop}; continue with: resfit resume {run.folder}")
         raise
     except Exception as error:
         run.update(status="failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise
-    _finish(run, recipe, state, train_set, val_set)
+    finish(run, recipe, state, train_set, val_set)
     return run
 
 
@@ -261,59 +204,11 @@ def make_state(recipe: Recipe, seed: int, device: torch.device) -> TrainState:
 def _load(run: Run, state: TrainState, device: torch.device) -> None:
     tensors, header, damaged = load_newest(run.checkpoints)
     for line in damaged:
-        _say(line)
+        say(line)
     restore(state, tensors, device)
     state.step, state.epoch, state.seconds = header["step"], header["epoch"], header["seconds"]
     state.best = Best(**header["best"]) if header["best"] else Best()
-    _say(f"{run.folder}: continues at step {state.step} (epoch {state.epoch + 1})")
-
-
-def _finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val_set: ImageSet | None) -> None:
-    """Write bundle, predictions on val and summary from the chosen weights."""
-    weights, _ = read_tensors(run.best_file)
-    write_bundle(run.bundle, recipe, weights, train_set.class_names)
-    val = None
-    if val_set is not None:
-        assert val_set.labels is not None
-        state.model.load_state_dict(weights)
-        logits = predict_logits(state.model, val_set.images, recipe.data.mean or (), recipe.data.std or ())
-        val = score(logits, val_set.labels, val_set.class_names)
-        buffer = io.BytesIO()
-        np.savez(buffer, probs=softmax(logits), labels=val_set.labels, keys=val_set.keys)
-        durable.write_bytes(run.folder / "predictions" / "val.npz", buffer.getvalue())
-    rows, info = run.metrics, run.info
-    train_seconds = sum(row["train_seconds"] for row in rows)
-    summary: dict[str, Any] = {
-        "name": recipe.name,
-        "params": info["params"],
-        "macs": info["macs"],
-        "verdict": info["verdict"],
-        "val": val,
-        "epoch": state.best.epoch if val else recipe.train.epochs - 1,
-        "epochs": recipe.train.epochs,
-        "weights": "best epoch on val" if val else "last epoch, trained on train + val",
-        "tta_views": 1,
-        "train_images": len(train_set),
-        "seed": info["seed"],
-        "train_seconds": train_seconds,
-        "val_seconds": sum(row.get("val_seconds", 0.0) for row in rows),
-        "images_per_second": batch_images(recipe, len(train_set)) * len(rows) / train_seconds,
-        "device": info["device"],
-        "data": info["data"],
-    }
-    durable.write_json(run.summary_file, summary)
-    run.update(status="finished", finished=datetime.now(UTC).isoformat(timespec="seconds"))
-    if val:
-        low, high = val["interval"]
-        chosen = f"epoch {summary['epoch'] + 1} of {recipe.train.epochs}"
-        _say(f"val accuracy {val['accuracy']:.2%} (95% {low:.2%} to {high:.2%}, n {val['n']:,}), {chosen}")
-    _say(f"trained in {train_seconds:.1f} s; next: resfit test {run.folder}")
-
-
-def batch_images(recipe: Recipe, count: int) -> int:
-    """Return the number of images an epoch trains on."""
-    size, steps = batch_plan(recipe, count)
-    return min(size * steps, count)
+    say(f"{run.folder}: continues at step {state.step} (epoch {state.epoch + 1})")
 
 
 def _keep_budget(recipe: Recipe) -> str:
@@ -335,7 +230,3 @@ def _write_manifest(run: Run, source: str, recipe: Recipe) -> None:
 
 def _absolute(data: str | Path) -> str:
     return str(Path(data).absolute()) if os.path.exists(data) else str(data)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -53,6 +53,11 @@ class Interrupt:
         self.signal = number
 
 
+def say(line: str) -> None:
+    """Print a line for people, to stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """Append one JSON line and sync it to disk."""
     with path.open("a") as file:

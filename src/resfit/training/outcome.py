@@ -1,0 +1,67 @@
+"""The end of a run: bundle, predictions on the validation split, and the summary."""
+
+import io
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from resfit import durable
+from resfit.data.images import ImageSet
+from resfit.evaluation.bundle import write_bundle
+from resfit.evaluation.metrics import score, softmax
+from resfit.evaluation.predict import predict_logits
+from resfit.recipe import Recipe
+from resfit.runs import Run
+from resfit.training.checkpoint import read_tensors
+from resfit.training.loop import batch_plan
+from resfit.training.runlog import say
+from resfit.training.state import TrainState
+
+
+def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val_set: ImageSet | None) -> None:
+    """Write bundle, predictions on val and summary from the chosen weights."""
+    weights, _ = read_tensors(run.best_file)
+    write_bundle(run.bundle, recipe, weights, train_set.class_names)
+    val = None
+    if val_set is not None:
+        assert val_set.labels is not None
+        state.model.load_state_dict(weights)
+        logits = predict_logits(state.model, val_set.images, recipe.data.mean or (), recipe.data.std or ())
+        val = score(logits, val_set.labels, val_set.class_names)
+        buffer = io.BytesIO()
+        np.savez(buffer, probs=softmax(logits), labels=val_set.labels, keys=val_set.keys)
+        durable.write_bytes(run.folder / "predictions" / "val.npz", buffer.getvalue())
+    rows, info = run.metrics, run.info
+    train_seconds = sum(row["train_seconds"] for row in rows)
+    summary: dict[str, Any] = {
+        "name": recipe.name,
+        "params": info["params"],
+        "macs": info["macs"],
+        "verdict": info["verdict"],
+        "val": val,
+        "epoch": state.best.epoch if val else recipe.train.epochs - 1,
+        "epochs": recipe.train.epochs,
+        "weights": "best epoch on val" if val else "last epoch, trained on train + val",
+        "tta_views": 1,
+        "train_images": len(train_set),
+        "seed": info["seed"],
+        "train_seconds": train_seconds,
+        "val_seconds": sum(row.get("val_seconds", 0.0) for row in rows),
+        "images_per_second": _batch_images(recipe, len(train_set)) * len(rows) / train_seconds,
+        "device": info["device"],
+        "data": info["data"],
+    }
+    durable.write_json(run.summary_file, summary)
+    run.update(status="finished", finished=datetime.now(UTC).isoformat(timespec="seconds"))
+    if val:
+        low, high = val["interval"]
+        chosen = f"epoch {summary['epoch'] + 1} of {recipe.train.epochs}"
+        say(f"val accuracy {val['accuracy']:.2%} (95% {low:.2%} to {high:.2%}, n {val['n']:,}), {chosen}")
+    say(f"trained in {train_seconds:.1f} s; next: resfit test {run.folder}")
+
+
+def _batch_images(recipe: Recipe, count: int) -> int:
+    """Return the number of images an epoch trains on."""
+    size, steps = batch_plan(recipe, count)
+    return min(size * steps, count)

@@ -1,0 +1,37 @@
+"""What the data decides about a recipe: classes, image size, and the mean and deviation of the pixels."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from resfit.data.images import ImageSet
+from resfit.recipe import Channel3, Recipe
+
+
+def resolve(recipe: Recipe, train_set: ImageSet) -> Recipe:
+    """Return the recipe with what the data decides filled in: classes, image size, mean and std of the training pixels."""
+    size = train_set.images.shape[-1]
+    spec = replace(recipe.network, classes=len(train_set.class_names), image_size=size)
+    mean, std = recipe.data.mean, recipe.data.std
+    if mean is None or std is None:
+        found_mean, found_std = pixel_statistics(train_set.images)
+        mean, std = mean or found_mean, std or found_std
+    data = recipe.data.model_copy(update={"image_size": size, "mean": mean, "std": std})
+    return recipe.model_copy(update={"network": spec, "data": data})
+
+
+def pixel_statistics(images: np.ndarray) -> tuple[Channel3, Channel3]:
+    """Return mean and standard deviation per channel of uint8 images (N, 3, H, W) as pixels in [0, 1], to four decimals.
+
+    From exact integer counts of the 256 values, so that neither order nor threads can change a digit.
+    """
+    levels = np.arange(256) / 255
+
+    def of_channel(channel: int) -> tuple[float, float]:
+        shares = np.bincount(images[:, channel].ravel(), minlength=256) / images[:, channel].size
+        mean = float((shares * levels).sum())
+        std = float(np.sqrt((shares * (levels - mean) ** 2).sum()))
+        return round(mean, 4), max(round(std, 4), 1e-4)  # images of one colour have no deviation to divide by
+
+    (r, r_std), (g, g_std), (b, b_std) = map(of_channel, range(3))
+    return (r, g, b), (r_std, g_std, b_std)
