@@ -1,6 +1,7 @@
 """Class folders, on disk or in an archive: train/ val/ test/ with a folder a class, or the class folders alone."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ def open_source(source: str) -> Source:
         files, folders = walk(path)
         layout = _lay_out([name for name, _ in files], folders, source)
         facts = hashlib.blake2b(digest_size=16)
-        facts.update(repr((str(path.resolve()), files, sorted(folders))).encode())
+        facts.update(json.dumps((str(path.resolve()), files, sorted(folders))).encode())
         signature = facts.hexdigest()
     else:
         stat = path.stat()
@@ -67,14 +68,15 @@ def walk(top: Path) -> tuple[list[tuple[str, tuple[int, int]]], list[str]]:
             return
         with os.scandir(folder) as entries:
             for entry in entries:
-                if _is_hidden(entry.name):
+                name = entry.name
+                if name[0] == "." or name == "__MACOSX":
                     continue
-                if entry.is_dir():
-                    folders.append(prefix + entry.name)
-                    enter(entry.path, f"{prefix}{entry.name}/", above | {here})
-                elif entry.name.lower().endswith(EXTENSIONS):
+                if name.lower().endswith(EXTENSIONS) and entry.is_file():
                     stat = entry.stat()
-                    files.append((prefix + entry.name, (stat.st_size, stat.st_mtime_ns)))
+                    files.append((prefix + name, (stat.st_size, stat.st_mtime_ns)))
+                elif entry.is_dir():
+                    folders.append(prefix + name)
+                    enter(entry.path, f"{prefix}{name}/", above | {here})
 
     try:
         enter(str(top), "", frozenset())
