@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score
 import resfit
 from resfit.errors import DataError, UsageError
 
-SETTINGS = ("train.epochs=8", "train.batch_size=32", "optim.lr=0.05", "network.image_size=16")
+SETTINGS = ("train.epochs=20", "train.batch_size=32", "optim.lr=0.05")
 NETWORK = "resnet:widths=8,16:blocks_per_stage=1,1:image_size=16"
 
 

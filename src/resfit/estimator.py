@@ -1,6 +1,8 @@
 """Classifier: the library in the manner of scikit-learn, on arrays of images in memory."""
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,8 +77,9 @@ class Classifier:
             train_set, val_set = images.take(np.flatnonzero(~held)), images.take(np.flatnonzero(held))
         out = self.out
         if out is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="resfit-", ignore_cleanup_errors=True)
-            out = Path(self._temporary.name) / recipe.name
+            temporary = tempfile.mkdtemp(prefix="resfit-")
+            weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
+            out = Path(temporary) / recipe.name
         self.run_ = start(recipe, train_set, val_set, out, seed=self.seed, device=self.device)
         self.bundle_ = load_bundle(self.run_.folder, self.device)
         return self
@@ -89,7 +92,8 @@ class Classifier:
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each image, (N,), of the type given to `fit`."""
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(1)])
+        best = self.predict_proba(X).argmax(1)
+        return np.asarray(self.classes_[best])
 
     def score(self, X: Any, y: Any) -> float:
         """Return the accuracy, a fraction, on images X with labels y."""

@@ -71,12 +71,12 @@ def walk(top: Path) -> tuple[list[tuple[str, tuple[int, int]]], list[str]]:
                 name = entry.name
                 if name[0] == "." or name == "__MACOSX":
                     continue
-                if name.lower().endswith(EXTENSIONS) and entry.is_file():
-                    stat = entry.stat()
-                    files.append((prefix + name, (stat.st_size, stat.st_mtime_ns)))
-                elif entry.is_dir():
+                if entry.is_dir():
                     folders.append(prefix + name)
                     enter(entry.path, f"{prefix}{name}/", above | {here})
+                elif name.lower().endswith(EXTENSIONS):
+                    stat = entry.stat()
+                    files.append((prefix + name, (stat.st_size, stat.st_mtime_ns)))
 
     try:
         enter(str(top), "", frozenset())
