@@ -43,6 +43,12 @@ def test_settings_by_key():
     assert recipe.network.widths == (64, 128, 256)
 
 
+def test_image_size_of_the_data_is_the_networks():
+    recipe = load_recipe("resnet-20", ["data.image_size=24"])
+    assert recipe.network.image_size == 24
+    assert cost(recipe.network).macs < cost(load_recipe("resnet-20").network).macs
+
+
 REFUSED = {
     "optim.lrr=0.1": "optim.lrr: no such key. Did you mean 'lr'?",
     "optim.lr=-1": "optim.lr: Input should be greater than 0, got -1.",
@@ -60,6 +66,7 @@ REFUSED = {
     "budget.max_params=lots": "'lots' is not a size",
     "budget.max_param=5M": "budget.max_param: ",
     "network.width=[8]": "width: is no field of a network. Did you mean 'widths'",
+    "data.image_size=24": "pool: 8 is larger than the last map, of side 6",
     "data.std=[0.0, 1.0, 1.0]": "data.std: must be above 0",
     "name=../x": "name: ",
     "optim.lr": "write it as key=value",

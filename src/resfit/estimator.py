@@ -69,7 +69,7 @@ class Classifier:
             raise DataError(f"y: of shape {labels.shape} for {len(X)} images. Give one label an image.")
         self.classes_, indices = np.unique(labels, return_inverse=True)
         names = [str(label) for label in self.classes_]
-        images = _image_set(X, indices.astype(np.int64), names, recipe.data.image_size or recipe.network.image_size)
+        images = _image_set(X, indices.astype(np.int64), names, recipe.network.image_size)
         train_set, val_set = images, None
         if not self.refit:
             assert images.labels is not None

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -131,6 +132,9 @@ class Recipe(Section):
     def _fits_together(self) -> "Recipe":
         if self.schedule.warmup_epochs >= self.train.epochs:
             raise ValueError("schedule.warmup_epochs must be below train.epochs")
+        if self.data.image_size not in (None, self.network.image_size):
+            sized = replace(self.network, image_size=self.data.image_size)
+            object.__setattr__(self, "network", sized)  # data.image_size decides, and here is where the two meet
         return self
 
 

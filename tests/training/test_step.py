@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from resfit.plugins import OPTIMIZERS, SCHEDULES, check_params, function
-from resfit.recipe import load_recipe
+from resfit.recipe import load_recipe, recipe_names
 from resfit.training.ema import start_average, update_average
 from resfit.training.launch import make_state
 from resfit.training.loop import batch_plan
@@ -26,6 +26,21 @@ def data(count=40):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=generator)
     return images, torch.randint(0, 10, (count,), generator=generator)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_trains_two_steps(name):
+    recipe = load_recipe(name, ["data.mean=[0.5,0.5,0.5]", "data.std=[0.25,0.25,0.25]"])
+    side, classes = recipe.network.image_size, recipe.network.classes
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (8, 3, side, side), dtype=torch.uint8, generator=generator)
+    state, step = make_state(recipe, 0, CPU), make_step(recipe, 2, CPU)
+    before = {key: value.clone() for key, value in state.model.state_dict().items()}
+    for _ in range(2):
+        step(state, images, torch.arange(8) % classes, torch.arange(8), 0)
+    assert state.sums[:3].isfinite().all()
+    assert state.sums[3] == -1
+    assert all(not torch.equal(value, before[key]) for key, value in state.model.named_parameters())
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

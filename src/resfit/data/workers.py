@@ -31,8 +31,8 @@ def decode_files(paths: Sequence[str], rule: PixelRule, images: np.memmap, keys:
 
     The last share is done here, the others in `processes - 1` workers. Raises DataError naming the first file that fails.
     """
-    share = max(0, len(paths) - HEAD_START) // processes
-    bounds = [*(share * k for k in range(processes)), len(paths)]
+    size = max(0, len(paths) - HEAD_START) // processes
+    bounds = [*(size * k for k in range(processes)), len(paths)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with contextlib.ExitStack() as stack:
         workers = []

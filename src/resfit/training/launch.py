@@ -54,7 +54,7 @@ def train(
 
 def load_data(recipe: Recipe, data: str | Path, refit: bool) -> tuple[ImageSet, ImageSet | None]:
     """Return (train, val), or (train + val, None) for `refit`, as the recipe's pixel rule makes them."""
-    rule = PixelRule(recipe.data.image_size or recipe.network.image_size)
+    rule = PixelRule(recipe.network.image_size)
     fraction = recipe.data.val_fraction
     if refit:
         return load_split(data, "trainval", rule, fraction), None
