@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from resfit.data.augment import crop, flip, make_augment
-from resfit.data.batches import derive, epoch_order, image_keys, integers, mix, normalize, uniform
+from resfit.data.batches import derive, epoch_order, image_keys, integers, make_normalize, mix, uniform
 from resfit.plugins import AUGMENTATIONS, check_params, function
 
 MASK = 2**64 - 1
@@ -106,6 +106,6 @@ def test_normalize():
     mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
     before = images()
     plain = (before.double() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-    after = normalize(before, mean, std)
+    after = make_normalize(mean, std, before.device)(before)
     assert after.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(after.double(), plain, rtol=1e-5, atol=1e-5)

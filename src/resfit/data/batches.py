@@ -4,7 +4,7 @@ Keys are hashed with SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseud
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -40,11 +40,18 @@ def integers(keys: Tensor, draw: int, count: int) -> Tensor:
     return (uniform(keys, draw) * count).long().clamp_(max=count - 1)
 
 
-def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return uint8 (N, 3, H, W) as float32, channels last, less the mean and over the std of pixels in [0, 1]."""
-    scale = torch.tensor(std, device=images.device).mul_(255).reciprocal_().view(1, -1, 1, 1)
-    shift = torch.tensor(mean, device=images.device).div_(torch.tensor(std, device=images.device)).view(1, -1, 1, 1)
-    return images.to(torch.float32, memory_format=torch.channels_last).mul_(scale).sub_(shift)
+def make_normalize(mean: Sequence[float], std: Sequence[float], device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return the map from uint8 (N, 3, H, W) to float32, channels last: less the mean, over the std of pixels in [0, 1].
+
+    Its constants are put on the device once, so that a step copies nothing there.
+    """
+    scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(1, -1, 1, 1)
+    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, -1, 1, 1)
+
+    def normalize(images: Tensor) -> Tensor:
+        return images.to(torch.float32, memory_format=torch.channels_last).mul_(scale).sub_(shift)
+
+    return normalize
 
 
 def mix(keys: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from resfit.data.augment import make_augment
-from resfit.data.batches import derive, normalize
+from resfit.data.batches import derive, make_normalize
 from resfit.plugins import function
 from resfit.recipe import Recipe
 from resfit.training.ema import update_average
@@ -27,16 +27,16 @@ def make_step(recipe: Recipe, steps_per_epoch: int, device: torch.device) -> Ste
     augment = make_augment(recipe.augment)
     rate = make_rate(recipe, steps_per_epoch)
     precision = make_autocast(recipe.train.precision, device)
-    mean, std = recipe.data.mean, recipe.data.std
-    assert mean is not None
-    assert std is not None
+    assert recipe.data.mean is not None, "the recipe is not resolved"
+    assert recipe.data.std is not None, "the recipe is not resolved"
+    normalize = make_normalize(recipe.data.mean, recipe.data.std, device)
 
     def step(state: TrainState, images: Tensor, labels: Tensor, index: Tensor, seed: int) -> None:
         for group in state.optimizer.param_groups:
             group["lr"] = rate(state.step)
         if recipe.network.dropout > 0:
             torch.manual_seed(derive(seed, state.step, "dropout"))
-        inputs = normalize(augment(images, index, seed, state.epoch), mean, std)
+        inputs = normalize(augment(images, index, seed, state.epoch))
         with precision():
             logits = state.model(inputs)
             loss = cross_entropy(logits, labels, label_smoothing=recipe.train.label_smoothing)
