@@ -275,7 +275,6 @@ def _test(a: Arguments) -> int:
         _print_json({"run": a.folder, **receipt})
         return 0
     _print_score(receipt, "test")
-    print(f"trained on {receipt['train_images']:,} images; weights: {receipt['weights']}; no test-time augmentation")
     print(f"opening number {receipt['opening']} of this test set ({receipt['fingerprint']})")
     return 0
 
@@ -290,6 +289,7 @@ def _print_score(value: dict[str, Any], split: str) -> None:
     print(
         f"{split} accuracy {value['accuracy']:.2%}  95% {low:.2%} to {high:.2%}  n {value['n']:,}  nll {value['nll']:.4f}"
     )
+    print(f"trained on {value['train_images']:,} images; weights: {value['weights']}; no test-time augmentation")
 
 
 def _predict(a: Arguments) -> int:

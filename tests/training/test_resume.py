@@ -145,7 +145,9 @@ def test_what_cannot_be_resumed(trained, tmp_path):
         resume(folder)
 
 
-def test_divergence_is_said_and_keeps_the_last_checkpoint(tiny_recipe, digits_npz, tmp_path):
+@pytest.mark.parametrize("save_seconds", [0.0, 1e9])
+def test_divergence_is_said_and_keeps_the_last_checkpoint(save_seconds, tiny_recipe, digits_npz, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_SECONDS", save_seconds)
     settings = ["optim.lr=1e30", "optim.clip_norm=1e30", "schedule.warmup_epochs=0"]
     with pytest.raises(ResfitError, match="not finite") as caught:
         train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu", settings=settings)

@@ -28,7 +28,7 @@ def evaluate(path: str | Path, data: str | Path | None = None, device: str = "au
     val = load_split(_source(run, data), "val", bundle.rule, run.recipe.data.val_fraction)
     if val.fingerprint != info["data"]["val"]:
         raise DataError(f"{val.source}: its validation split is not the one the run chose on. Name the run's own data.")
-    return _score(bundle, val)
+    return _score(bundle, val) | _how(run)
 
 
 def test(path: str | Path, data: str | Path | None = None, device: str = "auto", again: bool = False) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def test(path: str | Path, data: str | Path | None = None, device: str = "auto",
         receipt: dict[str, Any] = json.loads(run.receipt_file.read_text())
         return receipt | {"reopened": False}
     bundle = load_bundle(run.folder, device)
-    summary = run.summary
+    how = _how(run)
     split = load_split(_source(run, data), "test", bundle.rule, run.recipe.data.val_fraction)
     opening = note_opening(split.fingerprint, run.folder)
     receipt = _score(bundle, split) | {
@@ -51,10 +51,8 @@ def test(path: str | Path, data: str | Path | None = None, device: str = "auto",
         "fingerprint": split.fingerprint,
         "opening": opening,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "train_images": summary["train_images"],
-        "weights": summary["weights"],
-        "tta_views": 1,
-        "params": summary["params"],
+        **how,
+        "params": run.info["params"],
         "commit": run.info["commit"],
     }
     durable.write_json(run.receipt_file, receipt)
@@ -86,6 +84,12 @@ def state_folder() -> Path:
         return Path(os.environ["RESFIT_STATE"])
     home = os.environ.get("XDG_STATE_HOME")
     return (Path(home) if home else Path.home() / ".local" / "state") / "resfit"
+
+
+def _how(run: Run) -> dict[str, Any]:
+    """Return what every accuracy must say of itself: training images, how the weights were chosen, views a prediction."""
+    summary = run.summary
+    return {name: summary[name] for name in ("train_images", "weights", "tta_views")}
 
 
 def _source(run: Run, data: str | Path | None) -> str | Path:

@@ -88,6 +88,7 @@ def start(
         data={"train": train_set.fingerprint, "val": val_set.fingerprint if val_set else None},
         images={"train": len(train_set), "val": len(val_set) if val_set else 0},
         class_names=train_set.class_names,
+        pixel_rule=asdict(PixelRule(recipe.network.image_size)),
         params=total.params,
         macs=total.macs,
         budget=asdict(recipe.budget),

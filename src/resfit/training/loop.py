@@ -53,6 +53,7 @@ def train_loop(
     saved = time.monotonic()
 
     def save() -> None:
+        _refuse_bad_step(run, state)
         header = {"step": state.step, "epoch": state.epoch, "seconds": state.seconds, "best": _plain_best(state)}
         header |= {"seed": seed, "class_names": train_set.class_names, "data": train_set.fingerprint}
         save_checkpoint(run.checkpoints, state.step, state_tensors(state), header)
@@ -71,10 +72,9 @@ def train_loop(
                 save()
                 saved = time.monotonic()
                 interrupt.leave()
-        loss, correct, count, bad_step = state.sums.tolist()
+        _refuse_bad_step(run, state)
+        loss, correct, count, _ = state.sums.tolist()
         state.seconds = time.monotonic() - started
-        if bad_step >= 0:
-            raise _diverged(run, f"the loss was not finite at step {bad_step:.0f} (epoch {epoch + 1})")
         row = {"epoch": epoch, "step": state.step, "lr": rate(state.step - 1)}
         row |= {"train_loss": loss / count, "train_accuracy": correct / count, "train_seconds": state.seconds}
         if val_set is not None and val_images is not None and val_set.labels is not None:
@@ -102,6 +102,13 @@ def batch_plan(recipe: Recipe, count: int) -> tuple[int, int]:
     """Return (batch_size, steps_per_epoch); a last batch of a single image, which BatchNorm cannot take, is left out."""
     size = min(recipe.train.batch_size, count)
     return size, count // size + (count % size > 1)
+
+
+def _refuse_bad_step(run: Run, state: TrainState) -> None:
+    """Raise if a loss of this epoch was not finite, so that no checkpoint holds what came of it."""
+    bad_step = state.sums[3].item()
+    if bad_step >= 0:
+        raise _diverged(run, f"the loss was not finite at step {bad_step:.0f} (epoch {state.epoch + 1})")
 
 
 def _diverged(run: Run, what: str) -> ResfitError:
