@@ -1,9 +1,12 @@
 """Classifier, in scikit-learn's own hands where it can be."""
 
+import pickle
+
 import numpy as np
 import pytest
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.metrics import accuracy_score
+from sklearn.model_selection import cross_val_score
 
 import resfit
 from resfit.errors import DataError, UsageError
@@ -50,6 +53,25 @@ def test_clone_and_params(fitted):
         copy.set_params(seeds=1)
     with pytest.raises(UsageError, match="not fitted"):
         copy.predict(np.zeros((1, 8, 8), np.uint8))
+
+
+def test_in_scikit_learns_cross_validation(digit_arrays):
+    images, labels = digit_arrays
+    classifier = resfit.Classifier(NETWORK, settings=("train.epochs=1",), device="cpu")
+    assert is_classifier(classifier)
+    scores = cross_val_score(classifier, images, labels, cv=2)
+    assert scores.shape == (2,)
+    assert np.isfinite(scores).all()
+
+
+def test_a_fitted_one_can_be_pickled(fitted, digit_arrays):
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.predict(digit_arrays[0][:9]), fitted.predict(digit_arrays[0][:9]))
+
+
+def test_a_recipe_takes_no_settings():
+    with pytest.raises(UsageError, match="settings: a Recipe is complete"):
+        resfit.Classifier(resfit.load_recipe("resnet-8"), settings=["train.epochs=1"]).fit([], [])
 
 
 @pytest.mark.parametrize(

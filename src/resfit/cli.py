@@ -36,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"resfit: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:  # `resfit list | head`
+    except BrokenPipeError:  # `resfit list | head` has what it wanted; a training without its reader has not
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return int(words[0] in ("train", "resume", "demo"))
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -110,8 +110,9 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     p.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a recipe setting, e.g. optim.lr=0.2"
     )
-    p.add_argument("--seed", type=int, default=0, help="seed of weights, order and augmentation (default 0)")
-    p.add_argument("--seeds", type=int, metavar="N", help="train seeds 0 to N-1 and report their mean and interval")
+    seeds = p.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=int, default=0, help="seed of weights, order and augmentation (default 0)")
+    seeds.add_argument("--seeds", type=int, metavar="N", help="train seeds 0 to N-1 and report their mean and interval")
     p.add_argument("--refit", action="store_true", help="train on train + val and keep the last weights")
     _device(p)
 
@@ -139,7 +140,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     _device(p)
 
     p = verb("demo", _demo, "Run the whole path on handwritten digits, in about a minute, without a network.")
-    p.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: runs/demo-<n>)")
+    p.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: runs/digits-<n>)")
 
     verb("doctor", _doctor, "Print versions, devices, extras, writable folders and the data found.")
     return parser, verbs

@@ -24,7 +24,8 @@ def run_demo(out: Path | None = None) -> dict[str, Any]:
     answers = predict([run.folder], files)
     summary = run.summary
     lines = [
-        f"test accuracy   {receipt['accuracy']:.2%}  (95% {low:.2%} to {high:.2%}, n {receipt['n']}, opened once)",
+        f"test accuracy   {receipt['accuracy']:.2%}  (95% {low:.2%} to {high:.2%}, n {receipt['n']})",
+        f"test split      opened once for this run; opening number {receipt['opening']} of it on this machine",
         f"budget          {summary['verdict']}",
         f"training        {summary['train_seconds']:.1f} s on {summary['device']}",
         *(

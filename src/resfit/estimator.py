@@ -15,7 +15,7 @@ from resfit.data.listing import read
 from resfit.data.splits import hold_out
 from resfit.errors import DataError, UsageError, nearest
 from resfit.evaluation.bundle import load_bundle
-from resfit.recipe import Recipe, load_recipe
+from resfit.recipe import Recipe, as_recipe
 from resfit.training.launch import start
 
 
@@ -58,12 +58,19 @@ class Classifier:
             setattr(self, name, value)
         return self
 
+    def __sklearn_tags__(self) -> Any:
+        """Say to scikit-learn, which alone calls this, that it is a classifier."""
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        inputs = InputTags(two_d_array=False, three_d_array=True)
+        return Tags("classifier", TargetTags(required=True), None, ClassifierTags(), input_tags=inputs)
+
     def fit(self, X: Any, y: Any) -> "Classifier":
         """Train on images X, uint8 (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W), and labels y (N,) of any type.
 
         Raises DataError for arrays that do not fit, UsageError for a recipe that is wrong.
         """
-        recipe = self.recipe if isinstance(self.recipe, Recipe) else load_recipe(self.recipe, self.settings)
+        recipe = as_recipe(self.recipe, self.settings)
         labels = np.asarray(y)
         if labels.ndim != 1 or len(labels) != len(X):
             raise DataError(f"y: of shape {labels.shape} for {len(X)} images. Give one label an image.")

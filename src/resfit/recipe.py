@@ -131,7 +131,13 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
         if self.schedule.warmup_epochs >= self.train.epochs:
-            raise ValueError("schedule.warmup_epochs must be below train.epochs")
+            warmup, epochs = self.schedule.warmup_epochs, self.train.epochs
+            raise ValueError(
+                f"schedule.warmup_epochs ({warmup:g}) must be below train.epochs ({epochs}). "
+                f"Shorten it too: --set schedule.warmup_epochs={epochs / 10:g}"
+            )
+        if self.network.channels != 3:
+            raise ValueError("network.channels must be 3: images are brought to RGB")
         if self.data.image_size not in (None, self.network.image_size):
             sized = replace(self.network, image_size=self.data.image_size)
             object.__setattr__(self, "network", sized)  # data.image_size decides, and here is where the two meet
@@ -166,6 +172,15 @@ def load_recipe(what: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for setting in overrides:
         _override(table, setting)
     return parse_recipe(table, where)
+
+
+def as_recipe(what: str | Path | Recipe, settings: Sequence[str]) -> Recipe:
+    """Return `what` if it is a Recipe, else the one `load_recipe` makes of it; a Recipe takes no settings (UsageError)."""
+    if not isinstance(what, Recipe):
+        return load_recipe(what, settings)
+    if settings:
+        raise UsageError("settings: a Recipe is complete. Use its model_copy, or give a name or file with settings.")
+    return what
 
 
 def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
@@ -203,8 +218,10 @@ def _override(table: dict[str, Any], setting: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text  # a bare word, as people type it: --set optim.name=adamw
     *parents, last = key.strip().split(".")
-    if parents == ["network"] and not isinstance(table.get("network"), Mapping):
+    if parents == ["network"] and not isinstance(table.get("network", {}), Mapping):
         table["network"] = spec_to_dict(_spec(table["network"]))
+    if key.strip() == "network.image_size":
+        raise UsageError(f"--set {setting}: the data decides it. Set data.image_size.")
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):

@@ -43,10 +43,15 @@ class Run:
         """The folder of checkpoints."""
         return self.folder / "checkpoints"
 
-    @property
-    def best_file(self) -> Path:
-        """The best weights on validation so far."""
-        return self.checkpoints / "best.safetensors"
+    def best_file(self, epoch: int) -> Path:
+        """The weights chosen after an epoch: the best on validation, or the last of a refit."""
+        return self.checkpoints / f"best-{epoch:06d}.safetensors"
+
+    def drop_other_best(self, epoch: int) -> None:
+        """Remove the chosen weights of every other epoch."""
+        for path in self.checkpoints.glob("best-*.safetensors"):
+            if path != self.best_file(epoch):
+                path.unlink()
 
     @property
     def bundle(self) -> Path:
@@ -95,18 +100,21 @@ def new_run(name: str, out: Path | None) -> Run:
     Raises UsageError when `out` holds something already, ResourceError when it cannot be made.
     """
     if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        # a start that was killed before run.json was there has left a recipe at most
+        if out.exists() and (
+            not out.is_dir() or any(p.name != "recipe.toml" and p.suffix != ".tmp" for p in out.iterdir())
+        ):
             what = f"Continue it with `resfit resume {out}`" if (out / "run.json").exists() else "Empty it"
             raise UsageError(f"{out}: holds something already. {what}, or choose another --out.")
-        return Run(_make(out))
+        return Run(_make(out, exist_ok=True))
     parent = Path("runs")
     taken = [int(m[1]) for p in parent.glob(f"{name}-*") if (m := re.fullmatch(rf"{re.escape(name)}-(\d+)", p.name))]
     number = max(taken, default=0) + 1
-    while True:  # another process may take the number first
-        folder = parent / f"{name}-{number}"
-        if not folder.exists():
-            return Run(_make(folder))
-        number += 1
+    while True:
+        try:
+            return Run(_make(parent / f"{name}-{number}", exist_ok=False))
+        except FileExistsError:  # another process took the number first
+            number += 1
 
 
 def open_run(path: str | Path) -> Run:
@@ -121,10 +129,12 @@ def open_run(path: str | Path) -> Run:
     return run
 
 
-def _make(folder: Path) -> Path:
+def _make(folder: Path, exist_ok: bool) -> Path:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=exist_ok)
     except OSError as error:
+        if isinstance(error, FileExistsError) and not exist_ok:
+            raise
         raise ResourceError(f"{folder}: cannot be made: {error.strerror}. Choose another --out.") from error
     return folder
 

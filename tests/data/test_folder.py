@@ -213,3 +213,25 @@ def test_unlabelled_folder(top, one_line):
     assert list(found.ids) == sorted(found.ids)
     (top / "test/ant/000.png").write_bytes(b"x")
     assert "test/ant/000.png" in one_line(load_unlabelled, [top / "test"], RULE)
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "testing"), ("TRAIN", "valid")])
+def test_splits_by_other_names(tmp_path, make, names):
+    for number, name in enumerate(names):
+        make.write_classes(tmp_path / "set" / name, {"ant": 4, "bee": 4}, seed=1000 * number)
+    train = load_split(tmp_path / "set", "trainval", RULE)
+    assert train.class_names == ("ant", "bee")
+    assert len(train) == (16 if "valid" in names else 8)
+
+
+def test_a_class_may_be_called_train(tmp_path, make):
+    make.write_classes(tmp_path / "set", {"train": 10, "car": 10})
+    assert load_split(tmp_path / "set", "train", RULE).class_names == ("car", "train")
+
+
+def test_folders_that_could_be_splits_are_refused(tmp_path, make, one_line):
+    for number, name in enumerate(("train", "extra")):
+        make.write_classes(tmp_path / "a" / name, {"ant": 4, "bee": 4}, seed=1000 * number)
+        make.write_classes(tmp_path / "b" / f"part{number}", {"ant": 4, "bee": 4}, seed=1000 * number)
+    assert "extra stands beside train" in one_line(load_split, tmp_path / "a", "train", RULE)
+    assert "part0, part1 have the same folders inside" in one_line(load_split, tmp_path / "b", "train", RULE)

@@ -84,9 +84,17 @@ def test_other_data_is_refused(copy, digit_arrays, tmp_path):
     np.savez(tmp_path / "two.npz", images=images[labels < 2], labels=labels[labels < 2])
     with pytest.raises(DataError, match="is not the one the run chose on"):
         evaluate(copy.folder, tmp_path / "two.npz", device="cpu")
+    np.savez(
+        tmp_path / "grown.npz", images=np.concatenate([images, 255 - images]), labels=np.concatenate([labels, labels])
+    )
+    for name in ("two.npz", "grown.npz"):
+        with pytest.raises(DataError, match="is not what the run was trained on"):
+            open_test(copy.folder, tmp_path / name, device="cpu")
+    copy.update(source=None)  # trained on arrays: what remains to be compared are the classes
     with pytest.raises(DataError, match="its classes"):
         open_test(copy.folder, tmp_path / "two.npz", device="cpu")
     assert not copy.receipt_file.exists()
+    assert not (holdout.state_folder() / "test-openings").exists()
 
 
 def test_refit_runs_have_nothing_to_evaluate_on(copy):

@@ -7,19 +7,29 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from resfit import durable
 from resfit.cli import main
-from resfit.errors import DataError, ResfitError, ResourceError, UsageError
-from resfit.runs import Run
+from resfit.errors import DataError, GateError, ResfitError, ResourceError, UsageError
+from resfit.runs import Run, new_run
 from resfit.training import loop
 from resfit.training.checkpoint import checkpoints, load_newest, read_tensors, save_checkpoint
-from resfit.training.launch import resume, train, train_seeds
+from resfit.training.launch import make_state, resume, train, train_seeds
+from resfit.training.state import restore
 
 TIMES = ("train_seconds", "val_seconds")
+
+
+def best_of(run: Run) -> Path:
+    """The one file of chosen weights."""
+    (path,) = run.checkpoints.glob("best-*.safetensors")
+    return path
 
 
 def essence(run: Run) -> dict[str, object]:
@@ -30,12 +40,61 @@ def essence(run: Run) -> dict[str, object]:
     state = {name: value.numpy().tobytes() for name, value in tensors.items()}
     with np.load(run.folder / "predictions" / "val.npz") as arrays:
         probs = arrays["probs"].tobytes()
-    files = [run.best_file.read_bytes(), (run.bundle / "model.safetensors").read_bytes(), run.recipe_file.read_bytes()]
+    files = [best_of(run).read_bytes(), (run.bundle / "model.safetensors").read_bytes(), run.recipe_file.read_bytes()]
     return {"rows": rows, "summary": summary, "state": state, "header": header, "probs": probs, "files": files}
 
 
-class Killed(Exception):
-    """Stands for SIGKILL where the test runs in one process: nothing below it is executed."""
+class Killed(BaseException):
+    """Stands for SIGKILL where the test runs in one process: no handler of errors sees it."""
+
+
+class Countdown:
+    """Counts down at every place where something is written or removed, and kills there: before it is done, or just after."""
+
+    places = ((durable, "write_bytes"), (loop, "append_row"), (Path, "unlink"))
+
+    def __init__(self, monkeypatch, left: int, after: bool) -> None:
+        self.left = left
+        for owner, name in self.places:
+            monkeypatch.setattr(owner, name, self.wrap(getattr(owner, name), after))
+
+    def wrap(self, real, after):
+        def call(*args, **kwargs):
+            self.left -= 1
+            if self.left == 0 and not after:
+                raise Killed
+            real(*args, **kwargs)
+            if self.left == 0:
+                raise Killed
+
+        return call
+
+
+def count_writes(monkeypatch, *arguments, **options) -> int:
+    with monkeypatch.context() as inside:
+        counter = Countdown(inside, 10**9, after=False)
+        train(*arguments, **options)
+    return 10**9 - counter.left
+
+
+def test_killed_before_and_after_every_write(tiny_recipe, digits_npz, trained, tmp_path, monkeypatch):
+    """Each place is one run: killed there, then started or resumed as a person would, and compared with the whole one."""
+    total = count_writes(monkeypatch, tiny_recipe, digits_npz, tmp_path / "count", device="cpu")
+    assert total > 20
+    for number in range(1, total + 1):
+        for after in (False, True):
+            out = tmp_path / f"{number}-{after}"
+            with monkeypatch.context() as inside:
+                Countdown(inside, number, after)
+                with pytest.raises(Killed):
+                    train(tiny_recipe, digits_npz, out, device="cpu")
+            started = (out / "run.json").exists()
+            run = resume(out) if started else train(tiny_recipe, digits_npz, out, device="cpu")
+            assert essence(run) == essence(trained), (number, after)
+            assert (out / "split.csv").read_bytes() == (trained.folder / "split.csv").read_bytes()
+            assert run.info["status"] == "finished"
+            assert not list(out.rglob("*.tmp"))
+            shutil.rmtree(out)
 
 
 @pytest.mark.parametrize("when", [1, 2, 4, 5, 9, 12])
@@ -131,6 +190,81 @@ def test_changed_images_are_refused(trained, tmp_path, digit_arrays):
         resume(folder)
 
 
+def test_images_in_another_order_are_refused(trained, tmp_path, digit_arrays):
+    images, labels = digit_arrays
+    order = np.random.default_rng(0).permutation(len(images))
+    np.savez(tmp_path / "shuffled.npz", images=images[order], labels=labels[order])
+    folder = shutil.copytree(trained.folder, tmp_path / "copy")
+    Run(folder).update(status="running", source=str(tmp_path / "shuffled.npz"))
+    with pytest.raises(DataError, match="or their order changed since the run began"):
+        resume(folder)
+
+
+def test_another_val_split_is_refused(tiny_recipe, tmp_path, digit_arrays):
+    images, labels = digit_arrays
+    parts = {"train_images": images[:200], "train_labels": labels[:200]}
+    np.savez(tmp_path / "set.npz", **parts, val_images=images[200:250], val_labels=labels[200:250])
+    run = train(tiny_recipe, tmp_path / "set.npz", tmp_path / "run", device="cpu", settings=["train.epochs=1"])
+    np.savez(tmp_path / "set.npz", **parts, val_images=images[250:], val_labels=labels[250:])
+    run.update(status="running")
+    with pytest.raises(DataError, match="changed since the run began"):
+        resume(run.folder)
+
+
+def test_a_failed_run_that_is_resumed_forgets_the_failure(trained, tmp_path):
+    folder = shutil.copytree(trained.folder, tmp_path / "copy")
+    Run(folder).update(status="failed", error="boom")
+    assert resume(folder).info["error"] is None
+
+
+def test_damaged_chosen_weights_are_said(trained, tmp_path):
+    folder = shutil.copytree(trained.folder, tmp_path / "copy")
+    Run(folder).update(status="running")
+    best_of(Run(folder)).write_bytes(b"damaged")
+    with pytest.raises(ResourceError, match=r"best-.*: the chosen weights are damaged"):
+        resume(folder)
+
+
+def test_a_resumed_state_has_the_memory_format_of_a_new_one(trained):
+    recipe, device = trained.recipe, torch.device("cpu")
+    state = make_state(recipe, 0, device)
+    tensors, _ = read_tensors(checkpoints(trained.checkpoints)[-1])
+    restore(state, tensors, device)
+    for parameter, slots in state.optimizer.state.items():
+        assert slots["momentum_buffer"].stride() == parameter.stride()
+
+
+def test_refit_resumes_too(tiny_recipe, digits_npz, tmp_path, monkeypatch):
+    whole = train(tiny_recipe, digits_npz, tmp_path / "whole", refit=True, device="cpu")
+
+    def stop(self, state, steps_per_epoch, seconds):
+        if state.step == 7:
+            raise Killed
+
+    with monkeypatch.context() as inside:
+        inside.setattr("resfit.training.launch.Progress.step", stop)
+        with pytest.raises(Killed):
+            train(tiny_recipe, digits_npz, tmp_path / "run", refit=True, device="cpu")
+    run = resume(tmp_path / "run")
+    assert best_of(run).read_bytes() == best_of(whole).read_bytes()
+    assert run.summary["weights"] == "last epoch, trained on train + val"
+
+
+def test_seeds_leave_nothing_behind_when_the_data_is_wrong(tiny_recipe, digits_npz, tmp_path):
+    with pytest.raises(DataError):
+        train_seeds(tiny_recipe, tmp_path / "nowhere", tmp_path / "seeds", seeds=2, device="cpu")
+    with pytest.raises(GateError):
+        train_seeds("r1-baseline", digits_npz, tmp_path / "seeds", seeds=2, device="cpu")
+    assert not (tmp_path / "seeds").exists()
+
+
+def test_two_starts_never_share_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(16) as pool:
+        runs = list(pool.map(lambda _: new_run("x", None), range(64)))
+    assert len({run.folder for run in runs}) == 64
+
+
 def test_what_cannot_be_resumed(trained, tmp_path):
     with pytest.raises(UsageError, match="is not a run folder"):
         resume(tmp_path)
@@ -187,7 +321,7 @@ def test_refit_takes_train_and_val_and_keeps_the_last_weights(tiny_recipe, digit
     assert run.summary["train_images"] == trained.info["images"]["train"] + trained.info["images"]["val"]
     assert run.summary["val"] is None
     assert "val_accuracy" not in run.metrics[0]
-    best, _ = read_tensors(run.best_file)
+    best, _ = read_tensors(best_of(run))
     last, _ = read_tensors(checkpoints(run.checkpoints)[-1])
     assert all(torch.equal(value, last[f"average.{name}"]) for name, value in best.items())
 
@@ -241,12 +375,12 @@ class TestCheckpoint:
 def test_run_folder_holds_what_the_design_says(trained):
     names = {str(path.relative_to(trained.folder)) for path in trained.folder.rglob("*") if path.is_file()}
     wanted = {"recipe.toml", "run.json", "metrics.jsonl", "summary.json", "split.csv", "predictions/val.npz"}
-    wanted |= {"bundle/model.safetensors", "bundle/config.json", "checkpoints/best.safetensors"}
+    wanted |= {"bundle/model.safetensors", "bundle/config.json"} | {f"checkpoints/{best_of(trained).name}"}
     assert wanted <= names
     assert not [name for name in names if name.endswith(".tmp")]
     info = trained.info
     assert info["status"] == "finished"
-    weights, _ = read_tensors(trained.best_file)
+    weights, _ = read_tensors(best_of(trained))
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     assert info["params"] == sum(value.numel() for name, value in weights.items() if not name.endswith(buffers))
     rows = (trained.folder / "split.csv").read_text().splitlines()

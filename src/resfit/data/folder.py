@@ -17,6 +17,7 @@ from resfit.errors import DataError, nearest
 
 LAYOUTS = "train/CLASS/*.jpg, val/CLASS/*.jpg, test/CLASS/*.jpg, or CLASS/*.jpg alone"
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_SPLITS |= {"training": "train", "testing": "test"}
 
 
 def recognises(source: str) -> bool:
@@ -110,9 +111,7 @@ def _lay_out(images: Sequence[str], folders: Sequence[str], source: str) -> dict
         for part in inner["splits"].values():
             part["names"] = [images[0][:cut] + name for name in part["names"]]
         return inner
-    by_split = {top: _SPLITS[top] for top in sorted(tops) if top in _SPLITS}
-    if not by_split or ("train" not in by_split and not tops <= _SPLITS.keys()):
-        by_split = {"": "all"}
+    by_split = _find_splits(tops, images, source)
     splits: dict[str, dict[str, list[str]]] = {}
     for top, split in by_split.items():
         if split in splits:
@@ -132,6 +131,29 @@ def _lay_out(images: Sequence[str], folders: Sequence[str], source: str) -> dict
             for split in order
         },
     }
+
+
+def _find_splits(tops: set[str], images: Sequence[str], source: str) -> dict[str, str]:
+    """Return {top folder: split}, or {"": "all"} for class folders alone; raises DataError where a folder could be either."""
+    # a class may be called train: then it has images and no folders
+    flat = {f.split("/")[0] for f in images if f.count("/") == 1} - {
+        f.split("/")[0] for f in images if f.count("/") > 1
+    }
+    found = {top: _SPLITS[top.casefold()] for top in sorted(tops - flat) if top.casefold() in _SPLITS}
+    if found:
+        strays = sorted({f.split("/")[0] for f in images} - found.keys())
+        if strays:
+            raise DataError(
+                f"{source}: {strays[0]} stands beside {', '.join(found)} and is none of the splits. Move it."
+            )
+        return found
+    inner = {top: {f.split("/")[1] for f in images if f.startswith(f"{top}/") and f.count("/") > 1} for top in tops}
+    names = [frozenset(below) for below in inner.values()]
+    if not flat and len(names) > 1 and len(set(names)) == 1 and len(names[0]) > 1:
+        raise DataError(
+            f"{source}: {', '.join(sorted(tops))} have the same folders inside, as splits do. Name them train, val, test."
+        )
+    return {"": "all"}
 
 
 def _classes_below(prefix: str, images: Sequence[str], folders: Sequence[str], source: str) -> dict[str, list[str]]:

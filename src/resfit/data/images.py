@@ -59,6 +59,15 @@ class ImageSet:
         digest.update(np.ascontiguousarray(labels[order]).tobytes())
         return digest.hexdigest()
 
+    @property
+    def order(self) -> str:
+        """Return 16 hex digits that change with the order too: what belongs to an image in training goes by its index."""
+        digest = hashlib.blake2b(self.fingerprint.encode(), digest_size=8)
+        digest.update(np.ascontiguousarray(self.keys).tobytes())
+        if self.labels is not None:
+            digest.update(np.ascontiguousarray(self.labels).tobytes())
+        return digest.hexdigest()
+
     def take(self, index: np.ndarray) -> "ImageSet":
         """Return the images at `index` (N,) int64, in that order (a copy)."""
         return ImageSet(

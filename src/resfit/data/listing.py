@@ -1,5 +1,6 @@
 """What a reader hands over: a `Source` and its splits as `Listing`s not yet decoded; and the loop that decodes them."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +20,8 @@ from resfit.machine import default_threads
 Blob = bytes | str | np.ndarray
 Allocate = Callable[[tuple[int, ...]], np.ndarray]
 
-_WORTH = 4_000  # files from which on starting a second interpreter (0.2 s) pays
+_WORTH = 4_000  # small files from which on starting a second interpreter (0.2 s) pays
+_SMALL = 2**14  # bytes; larger images spend their time in decoders, which threads run side by side
 _CHUNK = 128  # images a task: enough that handing it over costs nothing beside 128 small decodes
 
 
@@ -60,7 +62,7 @@ class Source:
 def read(listing: Listing, index: Sequence[int], rule: PixelRule, allocate: Allocate, source: str) -> ImageSet:
     """Decode the images at `index` (sorted) of a listing in parallel, into an array got from `allocate`.
 
-    Many files that go into a memory-mapped array are decoded in processes, all else in threads.
+    Many small files that go into a memory-mapped array are decoded in processes, all else in threads.
     """
     images = allocate((len(index), 3, rule.size, rule.size))
     keys = np.empty(len(index), np.uint64)
@@ -92,13 +94,15 @@ def read_keys(listing: Listing) -> np.ndarray:
 
 
 def _files(listing: Listing, index: Sequence[int]) -> list[str] | None:
-    """Return the paths at `index`, in its order, or None when the listing is not one of files."""
+    """Return the paths at `index`, in its order, or None when the listing is not one of small files."""
     blobs = listing.blobs(index)
     first = next(blobs)
     if not isinstance(first[1], str):
         return None
     paths = dict([first, *blobs])
-    return [str(paths[i]) for i in index]
+    found = [str(paths[i]) for i in index]
+    sample = found[:: max(1, len(found) // 50)]
+    return found if sum(os.path.getsize(path) for path in sample) <= _SMALL * len(sample) else None
 
 
 def _work_through(

@@ -1,4 +1,4 @@
-"""Decode many image files in processes: at 32 pixels Python's own work binds, and threads of one process share it.
+"""Decode many small image files in processes: at 32 pixels Python's own work binds, and threads of one process share it.
 
 Each worker is a fresh interpreter that writes its rows into the memory-mapped array. Neither fork (unsafe beside torch's
 threads) nor multiprocessing's spawn (runs the caller's script again) is used.
@@ -20,16 +20,14 @@ from resfit.data.images import PixelRule
 from resfit.data.keys import key_of, read_file
 from resfit.errors import DataError
 
-HEAD_START = (
-    5_000  # 32-pixel images that this process decodes while a worker starts (0.2 s); of larger ones, it is little
-)
+HEAD_START = 5_000  # 32-pixel images that this process decodes while a worker starts (0.2 s)
 _START = "from resfit.data.workers import _main; _main()"
 
 
 def decode_files(paths: Sequence[str], rule: PixelRule, images: np.memmap, keys: np.ndarray, processes: int) -> None:
     """Fill images (N, 3, size, size), a writable memory-mapped .npy, and keys (N,) from the files at `paths` (N,).
 
-    The last share is done here, the others in `processes - 1` workers. Raises DataError naming the first file that fails.
+    The last share is done here, the others in `processes - 1` workers. Raises DataError naming a file that fails.
     """
     size = max(0, len(paths) - HEAD_START) // processes
     bounds = [*(size * k for k in range(processes)), len(paths)]
@@ -42,7 +40,7 @@ def decode_files(paths: Sequence[str], rule: PixelRule, images: np.memmap, keys:
             job.write(json.dumps(share).encode())
             job.seek(0)
             worker = subprocess.Popen(
-                [sys.executable, "-c", _START], stdin=job, stdout=subprocess.PIPE, env=environment
+                [sys.executable, "-P", "-c", _START], stdin=job, stdout=subprocess.PIPE, env=environment
             )
             stack.enter_context(worker)
             stack.callback(worker.kill)  # does nothing to one that has ended

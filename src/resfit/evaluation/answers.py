@@ -23,7 +23,7 @@ HEADER = ("ID", "Labels")
 class Answers:
     """Predictions for N images: ids, probs float32 (N, K), labels (N,) int64, and what to say of them.
 
-    val_probs are the first run's on its validation split, or None; warnings tell how these images look unlike those.
+    val_probs are the runs' mean on the validation split that they share, or None; warnings say how these images differ.
     """
 
     ids: tuple[str, ...]
@@ -49,14 +49,12 @@ def predict(runs: Sequence[str | Path], paths: Sequence[str | Path], device: str
     for run, bundle in zip(runs, bundles, strict=True):
         if bundle.class_names != names:
             raise UsageError(f"{run}: knows other classes than {runs[0]}. Average runs of the same classes.")
-    ids: tuple[str, ...] = ()
-    probs = []
-    for bundle in bundles:
-        images = load_unlabelled(paths, bundle.rule)
-        ids = images.ids or tuple(str(i) for i in range(len(images)))
-        probs.append(bundle.probs(images))
+    images = {rule: load_unlabelled(paths, rule) for rule in {bundle.rule for bundle in bundles}}
+    some = images[bundles[0].rule]
+    ids = some.ids or tuple(str(i) for i in range(len(some)))
+    probs = [bundle.probs(images[bundle.rule]) for bundle in bundles]
     mean = np.mean(probs, axis=0)
-    val = _val_probs(Path(runs[0]))
+    val = _val_probs([Path(run) for run in runs])
     warnings = drift(mean, val) if val is not None else []
     return Answers(ids, mean, names, summed_verdict(bundles), val, tuple(warnings))
 
@@ -98,10 +96,16 @@ def check_sample(answers: Answers, sample: Path) -> None:
             raise DataError(f"{sample}: line {line} has id {want!r}, our image there is {have!r}. Mend the order.")
 
 
-def _val_probs(run: Path) -> np.ndarray | None:
-    for folder in (run, run.parent):  # a bundle folder lies inside its run
-        file = folder / "predictions" / "val.npz"
-        if file.exists():
-            with np.load(file, allow_pickle=False) as arrays:
-                return np.asarray(arrays["probs"])
-    return None
+def _val_probs(runs: Sequence[Path]) -> np.ndarray | None:
+    """Return the runs' mean probs on their validation split, or None where one has none or another split."""
+    found = []
+    for run in runs:
+        files = [folder / "predictions" / "val.npz" for folder in (run, run.parent)]  # a bundle lies inside its run
+        file = next((file for file in files if file.exists()), None)
+        if file is None:
+            return None
+        with np.load(file, allow_pickle=False) as arrays:
+            found.append((arrays["keys"], arrays["probs"]))
+    if any(not np.array_equal(keys, found[0][0]) for keys, _ in found):
+        return None
+    return np.asarray(np.mean([probs for _, probs in found], axis=0))

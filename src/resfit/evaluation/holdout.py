@@ -42,8 +42,15 @@ def test(path: str | Path, data: str | Path | None = None, device: str = "auto",
         receipt: dict[str, Any] = json.loads(run.receipt_file.read_text())
         return receipt | {"reopened": False}
     bundle = load_bundle(run.folder, device)
-    how = _how(run)
-    split = load_split(_source(run, data), "test", bundle.rule, run.recipe.data.val_fraction)
+    how, info, fraction = _how(run), run.info, run.recipe.data.val_fraction
+    if info["source"] is not None:  # else no source holds what it was trained on
+        train = load_split(_source(run, data), "trainval" if info["refit"] else "train", bundle.rule, fraction)
+        if train.fingerprint != info["data"]["train"]:
+            raise DataError(
+                f"{train.source}: is not what the run was trained on, so its test split may not be unseen. Train anew."
+            )
+    split = load_split(_source(run, data), "test", bundle.rule, fraction)
+    _check_classes(bundle, split)
     opening = note_opening(split.fingerprint, run.folder)
     receipt = _score(bundle, split) | {
         "split": "test",
@@ -52,8 +59,8 @@ def test(path: str | Path, data: str | Path | None = None, device: str = "auto",
         "opening": opening,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         **how,
-        "params": run.info["params"],
-        "commit": run.info["commit"],
+        "params": info["params"],
+        "commit": info["commit"],
     }
     durable.write_json(run.receipt_file, receipt)
     return receipt | {"reopened": True}
@@ -100,10 +107,13 @@ def _source(run: Run, data: str | Path | None) -> str | Path:
 
 
 def _score(bundle: Bundle, images: ImageSet) -> dict[str, Any]:
+    assert images.labels is not None
+    return score(bundle.logits(images), images.labels, bundle.class_names)
+
+
+def _check_classes(bundle: Bundle, images: ImageSet) -> None:
     if images.class_names != bundle.class_names:
         ours, theirs = ", ".join(bundle.class_names[:5]), ", ".join(images.class_names[:5])
         raise DataError(
             f"{images.source}: its classes ({theirs}, ...) are not the run's ({ours}, ...). Name other data."
         )
-    assert images.labels is not None
-    return score(bundle.logits(images), images.labels, bundle.class_names)

@@ -5,7 +5,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from resfit.evaluation.metrics import mean_interval
 from resfit.machine import choose_device, commit, default_threads, describe, tune, versions
 from resfit.models.families import build, cost
 from resfit.plugins import function
-from resfit.recipe import Recipe, load_recipe, recipe_to_toml
+from resfit.recipe import Recipe, as_recipe, recipe_to_toml
 from resfit.runs import Run, new_run, open_run
 from resfit.training.checkpoint import checkpoints, load_newest
 from resfit.training.ema import start_average
@@ -46,14 +46,18 @@ def train(
     The validation split chooses the epoch; with `refit` training takes train + val and keeps the last weights. `out` is
     the run folder (default: runs/<name>-<n>). Raises UsageError, DataError, GateError (over the budget), ResourceError.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings)
-    _keep_budget(recipe)
+    recipe = as_recipe(recipe, settings)
     train_set, val_set = load_data(recipe, data, refit)
     return start(recipe, train_set, val_set, out, seed=seed, device=device, source=_absolute(data))
 
 
 def load_data(recipe: Recipe, data: str | Path, refit: bool) -> tuple[ImageSet, ImageSet | None]:
-    """Return (train, val), or (train + val, None) for `refit`, as the recipe's pixel rule makes them."""
+    """Return (train, val), or (train + val, None) for `refit`, as the recipe's pixel rule makes them.
+
+    Raises GateError before an image is read where the network is over the budget whatever the number of classes.
+    """
+    if not check_budget(cost(replace(recipe.network, classes=2)), recipe.budget).ok:
+        _keep_budget(recipe)
     rule = PixelRule(recipe.network.image_size)
     fraction = recipe.data.val_fraction
     if refit:
@@ -86,6 +90,7 @@ def start(
         refit=val_set is None,
         source=source,
         data={"train": train_set.fingerprint, "val": val_set.fingerprint if val_set else None},
+        order=train_set.order,
         images={"train": len(train_set), "val": len(val_set) if val_set else 0},
         class_names=train_set.class_names,
         pixel_rule=asdict(PixelRule(recipe.network.image_size)),
@@ -100,8 +105,6 @@ def start(
         commit=commit(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    if source is not None:
-        _write_manifest(run, source, recipe)
     say(f"{recipe.name}: {verdict}; {total.macs:,} macs")
     chosen = f"{len(val_set):,} to choose on" if val_set else "refit on train + val, last weights kept"
     say(f"{train_set.source}: {len(train_set):,} images to train on, {chosen}; {len(train_set.class_names)} classes")
@@ -124,8 +127,8 @@ def resume(path: str | Path) -> Run:
     tune(info["threads"])
     choose_device(info["device_type"])
     train_set, val_set = load_data(recipe, info["source"], info["refit"])
-    if train_set.fingerprint != info["data"]["train"]:
-        raise DataError(f"{info['source']}: its images or labels changed since the run began. Train anew.")
+    if train_set.order != info["order"] or (val_set and val_set.fingerprint != info["data"]["val"]):
+        raise DataError(f"{info['source']}: its images, labels or their order changed since the run began. Train anew.")
     return _execute(run, recipe, train_set, val_set, info["seed"])
 
 
@@ -143,9 +146,10 @@ def train_seeds(
 
     Called again with the same `out`, finished seeds are kept, interrupted ones resumed, missing ones trained.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings)
+    recipe = as_recipe(recipe, settings)
+    load_data(recipe, data, refit)  # what is wrong with it is said before a folder is made
     given = Path(out) if out else None
-    parent = Run(given) if given and any(given.glob("seed-*")) else new_run(recipe.name, given)
+    parent = Run(given) if given and (given / "seeds.json").exists() else new_run(recipe.name, given)
     same = {"recipe": recipe_to_toml(recipe), "source": _absolute(data), "refit": refit}
     record = parent.folder / "seeds.json"
     if record.exists() and json.loads(record.read_text()) != same:
@@ -155,10 +159,12 @@ def train_seeds(
     for seed in range(seeds):
         folder = parent.folder / f"seed-{seed}"
         say(f"seed {seed} (of 0 to {seeds - 1})")
-        if (folder / "run.json").exists():
-            run = resume(folder)
-        else:
-            run = train(recipe, data, folder, seed=seed, refit=refit, device=device)
+        try:
+            done = (folder / "run.json").exists()
+            run = resume(folder) if done else train(recipe, data, folder, seed=seed, refit=refit, device=device)
+        except Interrupted:
+            say(f"the same command with --out {parent.folder} does this seed to its end, and the others")
+            raise
         summaries.append(run.summary)
     accuracies = [summary["val"]["accuracy"] for summary in summaries if summary["val"]]
     value = {"name": recipe.name, "seeds": list(range(seeds)), "refit": refit}
@@ -174,7 +180,10 @@ def _execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | 
         _load(run, state, device)
     elif run.metrics_file.exists():
         load_newest(run.checkpoints)  # raises: rows without a checkpoint must not start over in silence
-    run.update(status="running")
+    run.update(status="running", error=None)
+    for left in run.folder.rglob(".*.tmp"):  # what a kill within the durable writer left
+        left.unlink(missing_ok=True)
+    _write_manifest(run, recipe)
     keep_rows(run.metrics_file, state.epoch)
     epochs = recipe.train.epochs
     progress = Progress(epochs, len(train_set))
@@ -220,13 +229,14 @@ def _keep_budget(recipe: Recipe) -> str:
     return verdict.text
 
 
-def _write_manifest(run: Run, source: str, recipe: Recipe) -> None:
+def _write_manifest(run: Run, recipe: Recipe) -> None:
     """Write down who is in which split where the source brings none of its own."""
-    if "all" in open_source(source).splits:
+    source, file = run.info["source"], run.folder / "split.csv"
+    if source is not None and not file.exists() and "all" in open_source(source).splits:
         buffer = io.StringIO()
         rows = split_manifest(source, recipe.data.val_fraction)
         csv.writer(buffer, lineterminator="\n").writerows([("id", "class", "split"), *rows])
-        durable.write_text(run.folder / "split.csv", buffer.getvalue())
+        durable.write_text(file, buffer.getvalue())
 
 
 def _absolute(data: str | Path) -> str:

@@ -57,6 +57,7 @@ def train_loop(
         header = {"step": state.step, "epoch": state.epoch, "seconds": state.seconds, "best": _plain_best(state)}
         header |= {"seed": seed, "class_names": train_set.class_names, "data": train_set.fingerprint}
         save_checkpoint(run.checkpoints, state.step, state_tensors(state), header)
+        run.drop_other_best(state.best.epoch)  # only now does a checkpoint name the new one
 
     if state.step == 0:
         save()
@@ -86,7 +87,7 @@ def train_loop(
                 raise _diverged(run, f"the validation loss was not finite after epoch {epoch + 1}")
             if state.best.is_beaten_by(row["val_accuracy"], row["val_nll"]):
                 state.best.epoch, state.best.accuracy, state.best.nll = epoch, row["val_accuracy"], row["val_nll"]
-                write_tensors(run.best_file, state.weights(), asdict(state.best))
+                write_tensors(run.best_file(epoch), state.weights(), asdict(state.best))
             row["val_seconds"] = time.monotonic() - evaluated
         append_row(run.metrics_file, row)
         show_epoch(row | {"best": state.best.epoch == epoch, "images_per_second": count / state.seconds})
@@ -95,7 +96,7 @@ def train_loop(
         saved = time.monotonic()
         interrupt.leave()
     if val_set is None:
-        write_tensors(run.best_file, state.weights(), {"epoch": state.epoch - 1})
+        write_tensors(run.best_file(recipe.train.epochs - 1), state.weights(), {"epoch": recipe.train.epochs - 1})
 
 
 def batch_plan(recipe: Recipe, count: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from resfit import durable
 from resfit.data.images import ImageSet
+from resfit.errors import ResourceError
 from resfit.evaluation.bundle import write_bundle
 from resfit.evaluation.metrics import score, softmax
 from resfit.evaluation.predict import predict_logits
@@ -21,7 +22,13 @@ from resfit.training.state import TrainState
 
 def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val_set: ImageSet | None) -> None:
     """Write bundle, predictions on val and summary from the chosen weights."""
-    weights, _ = read_tensors(run.best_file)
+    epoch = state.best.epoch if val_set is not None else recipe.train.epochs - 1
+    chosen = run.best_file(epoch)
+    run.drop_other_best(epoch)
+    try:
+        weights, _ = read_tensors(chosen)
+    except (ValueError, OSError) as error:
+        raise ResourceError(f"{chosen}: the chosen weights are damaged: {error}. Train anew.") from error
     write_bundle(run.bundle, recipe, weights, train_set.class_names)
     val = None
     if val_set is not None:
@@ -40,7 +47,7 @@ def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val
         "macs": info["macs"],
         "verdict": info["verdict"],
         "val": val,
-        "epoch": state.best.epoch if val else recipe.train.epochs - 1,
+        "epoch": epoch,
         "epochs": recipe.train.epochs,
         "weights": "best epoch on val" if val else "last epoch, trained on train + val",
         "tta_views": 1,
@@ -56,9 +63,9 @@ def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val
     run.update(status="finished", finished=datetime.now(UTC).isoformat(timespec="seconds"))
     if val:
         low, high = val["interval"]
-        chosen = f"epoch {summary['epoch'] + 1} of {recipe.train.epochs}"
-        say(f"val accuracy {val['accuracy']:.2%} (95% {low:.2%} to {high:.2%}, n {val['n']:,}), {chosen}")
-    say(f"trained in {train_seconds:.1f} s; next: resfit test {run.folder}")
+        say(f"val accuracy {val['accuracy']:.2%} (95% {low:.2%} to {high:.2%}, n {val['n']:,}), the best of all epochs")
+        say(f"with the weights of epoch {summary['epoch'] + 1} of {recipe.train.epochs}, chosen by it")
+    say(f"trained on {len(train_set):,} images in {train_seconds:.1f} s; next: resfit test {run.folder}")
 
 
 def _batch_images(recipe: Recipe, count: int) -> int:

@@ -28,7 +28,10 @@ def pixel_statistics(images: np.ndarray) -> tuple[Channel3, Channel3]:
     levels = np.arange(256) / 255
 
     def of_channel(channel: int) -> tuple[float, float]:
-        shares = np.bincount(images[:, channel].ravel(), minlength=256) / images[:, channel].size
+        counts = np.zeros(256, np.int64)
+        for start in range(0, len(images), 1000):  # bincount makes eight bytes of each pixel
+            counts += np.bincount(images[start : start + 1000, channel].ravel(), minlength=256)
+        shares = counts / counts.sum()
         mean = float((shares * levels).sum())
         std = float(np.sqrt((shares * (levels - mean) ** 2).sum()))
         return round(mean, 4), max(round(std, 4), 1e-4)  # images of one colour have no deviation to divide by

@@ -84,9 +84,13 @@ def restore(state: TrainState, tensors: dict[str, Tensor], device: torch.device)
     if state.average is not None:
         for name, value in state.average.items():
             value.copy_(part["average"][name])
+    owners = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in part["optim"].items():
         index, _, slot = name.partition(".")
+        owner = owners[int(index)]
+        if value.shape == owner.shape:  # in the parameter's memory format, else every step is slower from here on
+            value = torch.empty_like(owner, dtype=value.dtype).copy_(value)
         slots.setdefault(int(index), {})[slot] = value
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": slots})
     state.sums = tensors["sums"].to(device)
