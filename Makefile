@@ -18,7 +18,7 @@ bench: .venv/dev        ## the quick benchmarks, one JSON object each
 	for script in cost_rate start_up; do $(BIN)/python benchmarks/$$script.py || exit; done
 
 .venv/bin/python:
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/demo: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e '.[digits]' && touch $@

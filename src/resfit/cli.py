@@ -315,7 +315,9 @@ def _predict(a: Arguments) -> int:
         sys.stdout.write(text)
     report = _describe(answers)
     if a.json:
-        _print_json({"runs": runs, "out": str(a.out) if a.out else None, **report})
+        rows = zip(answers.ids, answers.labels.tolist(), strict=True)
+        shown = {} if a.out else {"predictions": [{"ID": name, "Labels": label} for name, label in rows]}
+        _print_json({"runs": runs, "out": str(a.out) if a.out else None, **report, **shown})
     else:
         _print_prediction(report, str(a.out) if a.out else None)
     return 0
