@@ -37,7 +37,7 @@ def cells(value: dict[str, Any]) -> list[str]:
         measured += f" (95% {low:.4f} to {high:.4f}) in {value['train_seconds'] / 60:.1f} min of training"
     beside = f"{value['peer']}: {number(value['peer_value'])}, ratio {value['ratio']}" if value.get("peer") else "–"
     spread = " to ".join(number(bound) for bound in value["spread"])
-    where = f"{value['data']}; {value['device']}; {value['commit']}"
+    where = f"{value['data']}; {value['device']}; {value.get('run_commit', value['commit'])}"
     return [measured, number(value["goal"]), beside, f"{value['n']} ({spread})", where]
 
 

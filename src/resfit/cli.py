@@ -116,7 +116,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     p.add_argument("--refit", action="store_true", help="train on train + val and keep the last weights")
     _device(p)
 
-    p = verb("resume", _resume, "Continue a run that was interrupted, to the same bytes.")
+    p = verb("resume", _resume, "Continue a run that was interrupted: on the CPU, to the same bytes.")
     p.add_argument("folder", metavar="RUN")
 
     p = verb("evaluate", _evaluate, "Score a run on its validation split.")

@@ -45,6 +45,7 @@ def train(
 
     The validation split chooses the epoch; with `refit` training takes train + val and keeps the last weights. `out` is
     the run folder (default: runs/<name>-<n>). Raises UsageError, DataError, GateError (over the budget), ResourceError.
+    The process keeps what training sets: torch's thread count, denormals as zero, and the allocator's thresholds.
     """
     recipe = as_recipe(recipe, settings)
     train_set, val_set = load_data(recipe, data, refit)
