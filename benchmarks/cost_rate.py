@@ -45,7 +45,7 @@ def main() -> None:
     of_named, of_drawn = rates(named * (COUNT // len(named))), rates(drawn)
     slower = min(of_named, of_drawn, key=statistics.median)
     show(
-        "specs costed a second on one core, construction included: the slower of both sets",
+        "specs costed a second on one core",
         slower,
         GOAL,
         named=round(statistics.median(of_named)),

@@ -47,6 +47,7 @@ def main() -> None:
         ours,
         GOAL,
         data="cifar10-jpeg",
+        goal_is="ratio at least",
         images=len(paths),
         peer=f"Pillow {PIL.__version__}, open and decode in a plain loop over {len(paths[::10])} of them",
         peer_values=pillow,

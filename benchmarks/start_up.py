@@ -33,7 +33,15 @@ def main() -> None:
     for _ in range(REPEATS):
         values.append(wall(ours))
         peer.append(wall(torch))
-    show(f"seconds of `resfit {' '.join(case)}`", values, GOAL, digits=3, peer="import torch", peer_values=peer)
+    show(
+        f"seconds of `resfit {' '.join(case)}`",
+        values,
+        GOAL,
+        digits=3,
+        goal_is="value at most",
+        peer="import torch",
+        peer_values=peer,
+    )
 
 
 if __name__ == "__main__":

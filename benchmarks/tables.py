@@ -38,7 +38,7 @@ def cells(value: dict[str, Any]) -> list[str]:
     beside = f"{value['peer']}: {number(value['peer_value'])}, ratio {value['ratio']}" if value.get("peer") else "–"
     spread = " to ".join(number(bound) for bound in value["spread"])
     where = f"{value['data']}; {value['device']}; {value.get('run_commit', value['commit'])}"
-    return [measured, number(value["goal"]), beside, f"{value['n']} ({spread})", where]
+    return [measured, f"{value['goal_is']} {number(value['goal'])}", beside, f"{value['n']} ({spread})", where]
 
 
 def number(value: float) -> str:
