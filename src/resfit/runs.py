@@ -100,12 +100,7 @@ def new_run(name: str, out: Path | None) -> Run:
     Raises UsageError when `out` holds something already, ResourceError when it cannot be made.
     """
     if out is not None:
-        # a start that was killed before run.json was there has left a recipe at most
-        if out.exists() and (
-            not out.is_dir() or any(p.name != "recipe.toml" and p.suffix != ".tmp" for p in out.iterdir())
-        ):
-            what = f"Continue it with `resfit resume {out}`" if (out / "run.json").exists() else "Empty it"
-            raise UsageError(f"{out}: holds something already. {what}, or choose another --out.")
+        refuse_taken(out)
         return Run(_make(out, exist_ok=True))
     parent = Path("runs")
     taken = [int(m[1]) for p in parent.glob(f"{name}-*") if (m := re.fullmatch(rf"{re.escape(name)}-(\d+)", p.name))]
@@ -115,6 +110,16 @@ def new_run(name: str, out: Path | None) -> Run:
             return Run(_make(parent / f"{name}-{number}", exist_ok=False))
         except FileExistsError:  # another process took the number first
             number += 1
+
+
+def refuse_taken(out: Path) -> None:
+    """Raise UsageError when `out` holds something already."""
+    if not out.exists():
+        return
+    # a start that was killed before run.json was there has left a recipe at most
+    if not out.is_dir() or any(p.name != "recipe.toml" and p.suffix != ".tmp" for p in out.iterdir()):
+        what = f"Continue it with `resfit resume {out}`" if (out / "run.json").exists() else "Empty it"
+        raise UsageError(f"{out}: holds something already. {what}, or choose another --out.")
 
 
 def open_run(path: str | Path) -> Run:

@@ -21,7 +21,7 @@ from resfit.machine import choose_device, commit, default_threads, describe, tun
 from resfit.models.families import build, cost
 from resfit.plugins import function
 from resfit.recipe import Recipe, as_recipe, recipe_to_toml
-from resfit.runs import Run, new_run, open_run
+from resfit.runs import Run, new_run, open_run, refuse_taken
 from resfit.training.checkpoint import checkpoints, load_newest
 from resfit.training.ema import start_average
 from resfit.training.loop import train_loop
@@ -48,6 +48,9 @@ def train(
     The process keeps what training sets: torch's thread count, denormals as zero, and the allocator's thresholds.
     """
     recipe = as_recipe(recipe, settings)
+    choose_device(device)  # what needs no image is said before they are read
+    if out is not None:
+        refuse_taken(Path(out))
     train_set, val_set = load_data(recipe, data, refit)
     return start(recipe, train_set, val_set, out, seed=seed, device=device, source=_absolute(data))
 
