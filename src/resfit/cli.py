@@ -230,7 +230,7 @@ def _train(a: Arguments) -> int:
         run = train_seeds(a.recipe, a.data, a.out, seeds=a.seeds, refit=a.refit, device=a.device, settings=a.set)
         scores = run.summary["val_accuracy"]
         if scores and scores["std"] is not None:
-            low, high = scores["interval"]
+            low, high = (min(1.0, max(0.0, bound)) for bound in scores["interval"])  # a fraction
             _say(
                 f"val accuracy {scores['mean']:.2%} ± {scores['std']:.2%} (n {scores['n']}), mean's 95% {low:.2%} to {high:.2%}"
             )
