@@ -35,6 +35,12 @@ MISTAKES = {
     "cost r5 r4-lighter": (2, "r4-lighter: one argument too many"),
     "cost r5 --max-params lots": (2, "'lots' is not a size"),
     "cost": (2, "NAME|SPEC"),
+    "--json list": (2, "Write `resfit VERB --json`"),
+    "train r5 --data digits --set lr=0.1": (2, "lr: no such key. Did you mean 'optim.lr'?"),
+    "train r5 --data digits --set epochs=1": (2, "epochs: no such key. Did you mean 'train.epochs'?"),
+    "train r5 --data digits --set optim.lr=inf": (2, "optim.lr: Input should be a finite number"),
+    "train r5 --data digits --seed 99999999999999999999999": (2, "is not from 0 to 2**63 - 1"),
+    "train r5 --data digits --seed -1": (2, "is not from 0 to 2**63 - 1"),
     "train r5": (2, "--data"),
     "train r5 --data digits --seed x": (2, "--seed: invalid int value: 'x'"),
     "train r5 --data digits --seeds 0": (2, "--seeds: must be at least 1"),
@@ -86,6 +92,45 @@ def test_cost_json_is_the_contract(capsys):
     assert value["memory_mb"] == {"input": 0.01, "activations": 18.63, "params": 17.92, "total": 36.56}
     assert value["weight_bytes"] == 4 * value["params"]
     assert value["budget"]["ok"]
+
+
+def test_cost_of_a_recipes_name_is_its_networks(capsys):
+    code, out, _ = run(capsys, "cost", "speed-cpu", "--json")
+    assert code == 0
+    assert json.loads(out)["params"] == 1_210_410
+
+
+def test_a_run_folder_inside_the_images_is_refused(capsys, tmp_path, tiny_recipe):
+    for name in ("ant", "bee"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / name / f"{number}.png")
+    code, _, err = run(capsys, "train", tiny_recipe, "--data", tmp_path / "set", "--out", tmp_path / "set" / "run")
+    assert code == 2
+    assert "lies inside the images" in err
+    assert not (tmp_path / "set" / "run").exists()
+
+
+def test_moved_images_are_named_with_data(copy, capsys, tmp_path, digits_npz):
+    moved = tmp_path / "moved.npz"
+    moved.write_bytes(digits_npz.read_bytes())
+    copy.update(source=str(tmp_path / "gone.npz"), status="running")
+    for verb in ("evaluate", "test", "resume"):
+        code, _, err = run(capsys, verb, copy.folder)
+        assert code == 4
+        assert "Name the place with --data" in err
+    assert run(capsys, "resume", copy.folder, "--data", moved)[0] == 0
+    assert copy.info["source"] == str(moved)
+    assert run(capsys, "evaluate", copy.folder)[0] == 0
+
+
+def test_a_lost_bundle_is_made_again(copy, capsys):
+    before = (copy.bundle / "model.safetensors").read_bytes()
+    shutil.rmtree(copy.bundle)
+    assert run(capsys, "evaluate", copy.folder)[0] == 2
+    assert run(capsys, "resume", copy.folder)[0] == 0
+    assert (copy.bundle / "model.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize(("limit", "code"), [("11173962", 0), ("11173961", 3), ("5M", 3), (None, 0)])
@@ -207,6 +252,34 @@ class TestPredict:
         assert code == 4
         assert str(photos / "9.png") in err
         assert not (tmp_path / "out.csv").exists()
+
+    def test_what_is_read_is_never_overwritten(self, copy, photos, capsys, tmp_path):
+        photo = photos / "0.png"
+        before = photo.read_bytes()
+        sample = tmp_path / "sample.csv"
+        sample.write_text(f"ID,Labels\n{photo},0\n")
+        for out in (photo, sample):
+            code, _, err = run(capsys, "predict", copy.folder, photo, "-o", out, "--sample", sample)
+            assert code == 2
+            assert "would destroy it" in err
+        assert photo.read_bytes() == before
+        code, _, err = run(capsys, "predict", copy.folder, photo, "-o", photos.parent)
+        assert code == 2
+        assert "is a folder" in err
+
+    def test_a_device_is_written_and_not_replaced(self, copy, photos, capsys, tmp_path):
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
+            assert run(capsys, "predict", copy.folder, photos / "0.png", "-o", pipe)[0] == 0
+            text, _ = reader.communicate(timeout=20)
+        assert text.startswith("ID,Labels\n")
+        assert pipe.is_fifo()
+
+    def test_json_without_a_file_holds_the_predictions(self, copy, photos, capsys):
+        _, out, _ = run(capsys, "predict", copy.folder, photos, "--json")
+        rows = json.loads(out)["predictions"]
+        assert [row["ID"] for row in rows] == [str(photos / f"{n}.png") for n in range(5)]
 
     def test_images_are_missing(self, copy, capsys):
         code, _, err = run(capsys, "predict", copy.folder)

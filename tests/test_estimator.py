@@ -93,3 +93,18 @@ def test_python_api(trained, digit_arrays):
     assert resfit.build(resfit.network("resnet-8")).training
     bundle = resfit.load(trained.folder, "cpu")
     assert bundle.probs(np.zeros((2, 3, 16, 16), np.uint8)).shape == (2, 3)
+    for wrong in (
+        np.zeros((2, 3, 16, 16)),
+        np.zeros((2, 16, 16, 3), np.uint8),
+        np.zeros((0, 3, 16, 16), np.uint8),
+        None,
+        [1],
+    ):
+        with pytest.raises(DataError, match="Give uint8 of shape"):
+            bundle.probs(wrong)
+
+
+def test_one_class_is_refused():
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8)
+    with pytest.raises(DataError, match="one class only"):
+        resfit.Classifier(NETWORK, device="cpu").fit(images, [1] * 20)

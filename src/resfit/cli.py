@@ -1,6 +1,7 @@
 """The command line: parse, call one library function, print. Text for people goes to stderr, data to stdout."""
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -25,6 +26,8 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
@@ -51,6 +54,9 @@ def _unexpected(error: Exception) -> int:
     if hasattr(error, "exit_code"):  # training was stopped by a signal and has said so
         return int(error.exit_code)
     text = " ".join(str(error).split())[:300] or type(error).__name__
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        print(f"resfit: {text}. Free space or write elsewhere.", file=sys.stderr)
+        return 6
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         print(f"resfit: out of memory: {text}. Use a smaller train.batch_size or network.", file=sys.stderr)
         return 6
@@ -65,6 +71,10 @@ def _run(words: list[str]) -> int:
     if not words:
         parser.print_help(sys.stderr)
         return 2
+    if words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"):
+        raise UsageError(
+            f"{words[0]}: no verb stands before it. Write `resfit VERB {words[0]}`, and see `resfit --help`."
+        )
     if not words[0].startswith("-") and words[0] not in verbs:
         raise UsageError(f"{words[0]}: no such verb.{nearest(words[0], verbs)} See `resfit --help`.")
     arguments, rest = parser.parse_known_args(words)
@@ -118,6 +128,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
 
     p = verb("resume", _resume, "Continue a run that was interrupted: on the CPU, to the same bytes.")
     p.add_argument("folder", metavar="RUN")
+    p.add_argument("--data", metavar="PATH", help="where the images are now, if they moved")
 
     p = verb("evaluate", _evaluate, "Score a run on its validation split.")
     p.add_argument("folder", metavar="RUN")
@@ -169,7 +180,14 @@ def _cost(a: Arguments) -> int:
 
     limits = {f"max_{name}": getattr(a, f"max_{name}") for name in ("params", "macs", "bytes")}
     asked = {key: parse_size(text) for key, text in limits.items() if text is not None}
-    spec = network(a.network)
+    try:
+        spec = network(a.network)
+    except UsageError:
+        from resfit.recipe import load_recipe, recipe_names
+
+        if a.network not in recipe_names():
+            raise
+        spec = load_recipe(a.network).network  # a recipe's name means its network
     total = cost(spec)
     budget = Budget(**({"max_params": None} | asked)) if asked else Budget()
     verdict = check_budget(total, budget)
@@ -244,7 +262,7 @@ def _train(a: Arguments) -> int:
 def _resume(a: Arguments) -> int:
     from resfit.training.launch import resume
 
-    _print_run(a, resume(a.folder))
+    _print_run(a, resume(a.folder, a.data))
     return 0
 
 
@@ -305,11 +323,20 @@ def _predict(a: Arguments) -> int:
         raise UsageError(
             "predict: no images given. Name files, folders, an .npz or the competition pickle after the run."
         )
+    if a.out is not None and a.out.exists():
+        read = [Path(word) for word in [*paths, *([a.sample] if a.sample else [])]]
+        if any(path.exists() and path.samefile(a.out) for path in read):
+            raise UsageError(f"predict: {a.out}: is read here, so that writing it would destroy it. Choose another -o.")
+        if a.out.is_dir():
+            raise UsageError(f"predict: {a.out}: is a folder. Name a file for -o.")
     answers = predict(runs, paths, a.device)
     if a.sample is not None:
         check_sample(answers, a.sample)
     text = to_csv(answers, a.names)
-    if a.out is not None:
+    if a.out is not None and a.out.exists() and not a.out.is_file():
+        with a.out.open("w") as device:  # /dev/stdout, a pipe: there is nothing to replace
+            device.write(text)
+    elif a.out is not None:
         durable.write_text(a.out, text)
     elif not a.json:
         sys.stdout.write(text)

@@ -97,7 +97,10 @@ def explain(error: ValidationError, known: Iterable[str], where: str = "") -> st
     key = ".".join(str(part) for part in (where, *first["loc"]) if part != "")
     more = f" ({len(rest)} more like this.)" if rest else ""
     if first["type"] == "extra_forbidden":
-        return f"{key}: no such key.{nearest(str(first['loc'][-1]), known)}{more}"
+        word, names = str(first["loc"][-1]), list(known)
+        inner = [name for name in names if name.endswith(f".{word}")]
+        hint = f" Did you mean {inner[0]!r}?" if inner else nearest(word, names)
+        return f"{key}: no such key.{hint}{more}"
     if first["type"] == "missing":
         return f"{key}: is missing. Add it.{more}"
     got = "" if isinstance(first["input"], Mapping | BaseModel) else f", got {first['input']!r}"
@@ -115,4 +118,4 @@ def function(kind: str, name: str) -> Callable[..., Any]:
 @cache
 def _schema(kind: str, name: str) -> type[BaseModel]:
     fields: dict[str, Any] = dict(technique(kind, name).params)
-    return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+    return create_model(name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)

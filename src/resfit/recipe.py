@@ -32,7 +32,7 @@ Channel3 = tuple[float, float, float]
 class Section(BaseModel):
     """A part of a recipe: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Section):
@@ -54,7 +54,7 @@ class Data(Section):
 class Named(Section):
     """A section whose `name` picks a technique; the technique's own parameters stand beside the common keys."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
     kind: ClassVar[str]
     name: str
 
@@ -156,7 +156,7 @@ def load_recipe(what: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     text, where = str(what), str(what)
     if isinstance(what, Path) or text.endswith(".toml") or "/" in text:
-        table = _read(Path(what))
+        table = {"name": Path(what).stem, **_read(Path(what))}
     elif text in recipe_names():
         table = tomllib.loads((SHIPPED / f"{text}.toml").read_text())
     else:
@@ -236,4 +236,7 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
         field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
         model = field.annotation if field else None
     fields: Mapping[str, Any] = getattr(model, "model_fields", None) or getattr(model, "__dataclass_fields__", {})
-    return list(fields)
+    if location:
+        return list(fields)
+    inner = [f"{name}.{key}" for name in fields for key in _keys((name,)) if name != "network"]
+    return [*fields, *inner]  # --set lr=0.1: the section was forgotten

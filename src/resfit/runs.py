@@ -1,15 +1,16 @@
 """The run folder: where each file of a run lies, and how a run is created and found again. No torch."""
 
+import contextlib
 import json
 import re
-import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from resfit import durable
 from resfit.errors import ResourceError, UsageError
-from resfit.recipe import Recipe, parse_recipe
+from resfit.recipe import Recipe, load_recipe
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """The resolved recipe."""
-        return parse_recipe(tomllib.loads(self.recipe_file.read_text()), str(self.recipe_file))
+        return load_recipe(self.recipe_file)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -117,9 +118,25 @@ def refuse_taken(out: Path) -> None:
     if not out.exists():
         return
     # a start that was killed before run.json was there has left a recipe at most
-    if not out.is_dir() or any(p.name != "recipe.toml" and p.suffix != ".tmp" for p in out.iterdir()):
+    if not out.is_dir() or any(p.name not in ("recipe.toml", ".lock") and p.suffix != ".tmp" for p in out.iterdir()):
         what = f"Continue it with `resfit resume {out}`" if (out / "run.json").exists() else "Empty it"
         raise UsageError(f"{out}: holds something already. {what}, or choose another --out.")
+
+
+@contextlib.contextmanager
+def own(run: Run) -> Iterator[None]:
+    """Hold the run folder for this process; raises ResourceError while another has it. A dead owner's hold is free at once."""
+    try:
+        import fcntl  # not on Windows, where two owners are not noticed
+    except ImportError:
+        yield
+        return
+    with (run.folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ResourceError(f"{run.folder}: another process is training it. Wait for it, or stop it.") from error
+        yield
 
 
 def open_run(path: str | Path) -> Run:

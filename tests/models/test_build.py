@@ -13,6 +13,7 @@ from resfit.errors import UsageError
 from resfit.models import families
 from resfit.models.cost import Cost
 from resfit.models.families import Family, build
+from resfit.models.layers import SubsampledConv
 from resfit.models.networks import network
 from resfit.models.spec import ModelSpec, parse_spec
 from resfit.models.wrn_net import PreActivatedBlock
@@ -212,3 +213,16 @@ def test_package_at_fault_is_named(name: str, message: str) -> None:
         families.cost(parse_spec(f"{name}:widths=1:blocks_per_stage=1"))
     assert str(raised.value).startswith(message)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+def test_the_subsampled_projection_is_the_strided_convolution(stride: int) -> None:
+    """And does not crash where torch 2.13's own backward pass does: few channels, channels last, 64x64."""
+    ours = SubsampledConv(4, 8, 1, stride, bias=True)
+    theirs = nn.Conv2d(4, 8, 1, stride)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 4, 65, 64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours(x), theirs(x))
+    narrow = build(parse_spec("resnet:widths=4,8:blocks_per_stage=1,1")).to(memory_format=torch.channels_last)
+    narrow(images(64, 8).to(memory_format=torch.channels_last)).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in narrow.parameters())

@@ -17,7 +17,7 @@ import torch
 from resfit import durable
 from resfit.cli import main
 from resfit.errors import DataError, GateError, ResfitError, ResourceError, UsageError
-from resfit.runs import Run, new_run
+from resfit.runs import Run, new_run, own
 from resfit.training import loop
 from resfit.training.checkpoint import checkpoints, load_newest, read_tensors, save_checkpoint
 from resfit.training.launch import make_state, resume, train, train_seeds
@@ -258,6 +258,17 @@ def test_seeds_leave_nothing_behind_when_the_data_is_wrong(tiny_recipe, digits_n
     assert not (tmp_path / "seeds").exists()
 
 
+def test_a_run_has_one_owner(trained, tmp_path):
+    folder = shutil.copytree(trained.folder, tmp_path / "copy")
+    run = Run(folder)
+    run.update(status="running")
+    before = run.info
+    with own(run), pytest.raises(ResourceError, match="another process is training it"):
+        resume(folder)
+    assert run.info == before
+    assert resume(folder).info["status"] == "finished"
+
+
 def test_two_starts_never_share_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with ThreadPoolExecutor(16) as pool:
@@ -276,6 +287,9 @@ def test_what_cannot_be_resumed(trained, tmp_path):
         resume(folder)
     Run(folder).update(source=None)
     with pytest.raises(UsageError, match="arrays in memory"):
+        resume(folder)
+    Run(folder).recipe_file.unlink()
+    with pytest.raises(UsageError, match=r"recipe\.toml: cannot be read"):
         resume(folder)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from resfit import durable
 from resfit.budget import check_budget
 from resfit.data.images import ImageSet, PixelRule
-from resfit.errors import UsageError
+from resfit.errors import DataError, UsageError
 from resfit.evaluation.metrics import softmax
 from resfit.evaluation.predict import predict_logits
 from resfit.machine import choose_device
@@ -37,6 +37,10 @@ class Bundle:
     def logits(self, images: ImageSet | np.ndarray) -> np.ndarray:
         """Return logits (N, K) float32 of images, uint8 (N, 3, size, size) as the pixel rule makes them."""
         pixels = images.images if isinstance(images, ImageSet) else images
+        size, shape = self.rule.size, list(getattr(pixels, "shape", ()))
+        if getattr(pixels, "dtype", None) != np.uint8 or shape[1:] != [3, size, size] or 0 in shape:
+            kind = f"{getattr(pixels, 'dtype', type(pixels).__name__)} of shape {tuple(shape)}"
+            raise DataError(f"images: {kind}. Give uint8 of shape (N, 3, {size}, {size}), pixels 0 to 255.")
         return predict_logits(self.model, pixels, self.mean, self.std)
 
     def probs(self, images: ImageSet | np.ndarray) -> np.ndarray:

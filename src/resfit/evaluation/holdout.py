@@ -25,7 +25,7 @@ def evaluate(path: str | Path, data: str | Path | None = None, device: str = "au
     if info["refit"]:
         raise UsageError(f"{run.folder}: was refit on train + val, so nothing is held out. Use `resfit test`.")
     bundle = load_bundle(run.folder, device)
-    val = load_split(_source(run, data), "val", bundle.rule, run.recipe.data.val_fraction)
+    val = load_split(find_source(run, data), "val", bundle.rule, run.recipe.data.val_fraction)
     if val.fingerprint != info["data"]["val"]:
         raise DataError(f"{val.source}: its validation split is not the one the run chose on. Name the run's own data.")
     return _score(bundle, val) | _how(run)
@@ -44,12 +44,12 @@ def test(path: str | Path, data: str | Path | None = None, device: str = "auto",
     bundle = load_bundle(run.folder, device)
     how, info, fraction = _how(run), run.info, run.recipe.data.val_fraction
     if info["source"] is not None:  # else no source holds what it was trained on
-        train = load_split(_source(run, data), "trainval" if info["refit"] else "train", bundle.rule, fraction)
+        train = load_split(find_source(run, data), "trainval" if info["refit"] else "train", bundle.rule, fraction)
         if train.fingerprint != info["data"]["train"]:
             raise DataError(
                 f"{train.source}: is not what the run was trained on, so its test split may not be unseen. Train anew."
             )
-    split = load_split(_source(run, data), "test", bundle.rule, fraction)
+    split = load_split(find_source(run, data), "test", bundle.rule, fraction)
     _check_classes(bundle, split)
     opening = note_opening(split.fingerprint, run.folder)
     receipt = _score(bundle, split) | {
@@ -99,10 +99,15 @@ def _how(run: Run) -> dict[str, Any]:
     return {name: summary[name] for name in ("train_images", "weights", "tta_views")}
 
 
-def _source(run: Run, data: str | Path | None) -> str | Path:
-    source: str | Path | None = data or run.info["source"]
+def find_source(run: Run, data: str | Path | None) -> str | Path:
+    """Return where a run's images are: `data` if given, else where training found them. Raises UsageError, DataError."""
+    source: str | None = run.info["source"]
+    if data is not None:
+        return data
     if source is None:
         raise UsageError(f"{run.folder}: was trained on arrays in memory. Name the images with --data.")
+    if os.path.isabs(source) and not os.path.exists(source):
+        raise DataError(f"{source}: the images of {run.folder} are no longer there. Name the place with --data.")
     return source
 
 

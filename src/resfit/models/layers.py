@@ -29,7 +29,8 @@ def shortcut(spec: ModelSpec, width_in: int, width: int, stride: int) -> nn.Sequ
     """Make a block's shortcut: a projection where size or width changes, else an empty one, which is the identity."""
     if stride == 1 and width_in == width:
         return nn.Sequential()
-    projection = conv(width_in, width, spec.shortcut_kernel, stride, spec.conv_bias)
+    make = SubsampledConv if spec.shortcut_kernel == 1 and stride > 1 else conv
+    projection = make(width_in, width, spec.shortcut_kernel, stride, spec.conv_bias)
     return nn.Sequential(projection, nn.BatchNorm2d(width)) if spec.shortcut_norm else nn.Sequential(projection)
 
 
@@ -47,6 +48,22 @@ def pooled(images: Tensor, pool: int) -> Tensor:
     """Average (N, C, H, W) over windows of `pool` by `pool`, or over the whole map where it is 0, to (N, features)."""
     averaged = F.avg_pool2d(images, pool) if pool else F.adaptive_avg_pool2d(images, 1)
     return averaged.flatten(1)
+
+
+class SubsampledConv(nn.Conv2d):
+    """A 1x1 convolution with a stride, done as one without on the positions it reads: the same numbers.
+
+    torch 2.13's backward pass of the strided form corrupts the heap on CPUs for fewer than 16 channels, channels last, from
+    56x56 on (found in use; see docs/log.md).
+    """
+
+    def __init__(self, width_in: int, width: int, kernel: int, stride: int, bias: bool) -> None:
+        super().__init__(width_in, width, kernel, stride, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, width, H / stride, W / stride), rounded up."""
+        rows, columns = self.stride
+        return F.conv2d(x[:, :, ::rows, ::columns], self.weight, self.bias)
 
 
 class SqueezeExcitation(nn.Module):

@@ -16,12 +16,13 @@ from resfit.budget import check_budget
 from resfit.data.images import ImageSet, PixelRule
 from resfit.data.sources import load_split, open_source, split_manifest
 from resfit.errors import DataError, GateError, UsageError
+from resfit.evaluation.holdout import find_source
 from resfit.evaluation.metrics import mean_interval
 from resfit.machine import choose_device, commit, default_threads, describe, tune, versions
 from resfit.models.families import build, cost
 from resfit.plugins import function
 from resfit.recipe import Recipe, as_recipe, recipe_to_toml
-from resfit.runs import Run, new_run, open_run, refuse_taken
+from resfit.runs import Run, new_run, open_run, own, refuse_taken
 from resfit.training.checkpoint import checkpoints, load_newest
 from resfit.training.ema import start_average
 from resfit.training.loop import train_loop
@@ -49,8 +50,14 @@ def train(
     """
     recipe = as_recipe(recipe, settings)
     choose_device(device)  # what needs no image is said before they are read
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"seed: {seed} is not from 0 to 2**63 - 1. Use a small whole number.")
     if out is not None:
         refuse_taken(Path(out))
+    if os.path.isdir(data) and Path(out or "runs").resolve().is_relative_to(Path(data).resolve()):
+        raise UsageError(
+            f"{out or 'runs'}: lies inside the images at {data}, and would be read as one of them. Choose another --out."
+        )
     train_set, val_set = load_data(recipe, data, refit)
     return start(recipe, train_set, val_set, out, seed=seed, device=device, source=_absolute(data))
 
@@ -113,27 +120,30 @@ def start(
     chosen = f"{len(val_set):,} to choose on" if val_set else "refit on train + val, last weights kept"
     say(f"{train_set.source}: {len(train_set):,} images to train on, {chosen}; {len(train_set.class_names)} classes")
     say(f"run folder: {run.folder}")
-    return _execute(run, recipe, train_set, val_set, seed)
+    with own(run):
+        return _execute(run, recipe, train_set, val_set, seed)
 
 
-def resume(path: str | Path) -> Run:
+def resume(path: str | Path, data: str | Path | None = None) -> Run:
     """Continue the run in a folder from its newest good checkpoint, with the threads and device it began with.
 
-    On the CPU the result has the same bytes as a run that was never interrupted. Raises DataError when the images changed.
+    On the CPU the result has the same bytes as a run that was never interrupted. `data` says where the images are now, if
+    they moved. Raises DataError when they changed.
     """
     run = open_run(path)
     info, recipe = run.info, run.recipe
-    if info["status"] == "finished":
+    if info["status"] == "finished" and (run.bundle / "config.json").exists():
         say(f"{run.folder}: has finished already")
         return run
-    if info["source"] is None:
-        raise UsageError(f"{run.folder}: was trained on arrays in memory and cannot find them again. Train anew.")
+    source = find_source(run, data)
     tune(info["threads"])
     choose_device(info["device_type"])
-    train_set, val_set = load_data(recipe, info["source"], info["refit"])
+    train_set, val_set = load_data(recipe, source, info["refit"])
     if train_set.order != info["order"] or (val_set and val_set.fingerprint != info["data"]["val"]):
-        raise DataError(f"{info['source']}: its images, labels or their order changed since the run began. Train anew.")
-    return _execute(run, recipe, train_set, val_set, info["seed"])
+        raise DataError(f"{source}: its images, labels or their order changed since the run began. Train anew.")
+    with own(run):
+        run.update(source=_absolute(source))
+        return _execute(run, recipe, train_set, val_set, info["seed"])
 
 
 def train_seeds(

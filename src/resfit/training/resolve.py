@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 
 from resfit.data.images import ImageSet
+from resfit.errors import DataError
 from resfit.recipe import Channel3, Recipe
 
 
 def resolve(recipe: Recipe, train_set: ImageSet) -> Recipe:
     """Return the recipe with what the data decides filled in: classes, image size, mean and std of the training pixels."""
+    if len(train_set.class_names) < 2:
+        raise DataError(f"{train_set.source}: has one class only. Give two or more.")
     size = train_set.images.shape[-1]
     spec = replace(recipe.network, classes=len(train_set.class_names), image_size=size)
     mean, std = recipe.data.mean, recipe.data.std
