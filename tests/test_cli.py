@@ -106,10 +106,12 @@ def test_a_run_folder_inside_the_images_is_refused(capsys, tmp_path, tiny_recipe
         for number in range(4):
             pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
             Image.fromarray(pixels).save(tmp_path / "set" / name / f"{number}.png")
-    code, _, err = run(capsys, "train", tiny_recipe, "--data", tmp_path / "set", "--out", tmp_path / "set" / "run")
-    assert code == 2
-    assert "lies inside the images" in err
-    assert not (tmp_path / "set" / "run").exists()
+    for more in ([], ["--seeds", 2]):
+        words = ["train", tiny_recipe, "--data", tmp_path / "set", "--out", tmp_path / "set" / "run", *more]
+        code, _, err = run(capsys, *words)
+        assert code == 2
+        assert "lies inside the images" in err
+        assert not (tmp_path / "set" / "run").exists()
 
 
 def test_moved_images_are_named_with_data(copy, capsys, tmp_path, digits_npz):

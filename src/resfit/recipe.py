@@ -41,7 +41,7 @@ class Data(Section):
     image_size: Annotated[int, Field(ge=8, le=512)] | None = None
     val_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.1
     mean: Channel3 | None = None
-    std: Annotated[Channel3, Field(min_length=3)] | None = None
+    std: Channel3 | None = None
 
     @check_field("std")
     @classmethod
@@ -54,7 +54,7 @@ class Data(Section):
 class Named(Section):
     """A section whose `name` picks a technique; the technique's own parameters stand beside the common keys."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow")
     kind: ClassVar[str]
     name: str
 
@@ -105,7 +105,7 @@ class Train(Section):
 class Recipe(Section):
     """Everything that decides a result but the data and the seed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True)
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     network: Annotated[ModelSpec, PlainValidator(_spec)]
     budget: Budget = Budget()

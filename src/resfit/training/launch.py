@@ -49,15 +49,11 @@ def train(
     The process keeps what training sets: torch's thread count, denormals as zero, and the allocator's thresholds.
     """
     recipe = as_recipe(recipe, settings)
-    choose_device(device)  # what needs no image is said before they are read
+    _check_place(data, out, device)
     if not 0 <= seed < 2**63:
         raise UsageError(f"seed: {seed} is not from 0 to 2**63 - 1. Use a small whole number.")
     if out is not None:
         refuse_taken(Path(out))
-    if os.path.isdir(data) and Path(out or "runs").resolve().is_relative_to(Path(data).resolve()):
-        raise UsageError(
-            f"{out or 'runs'}: lies inside the images at {data}, and would be read as one of them. Choose another --out."
-        )
     train_set, val_set = load_data(recipe, data, refit)
     return start(recipe, train_set, val_set, out, seed=seed, device=device, source=_absolute(data))
 
@@ -161,6 +157,7 @@ def train_seeds(
     Called again with the same `out`, finished seeds are kept, interrupted ones resumed, missing ones trained.
     """
     recipe = as_recipe(recipe, settings)
+    _check_place(data, out, device)
     load_data(recipe, data, refit)  # what is wrong with it is said before a folder is made
     given = Path(out) if out else None
     parent = Run(given) if given and (given / "seeds.json").exists() else new_run(recipe.name, given)
@@ -233,6 +230,15 @@ def _load(run: Run, state: TrainState, device: torch.device) -> None:
     state.step, state.epoch, state.seconds = header["step"], header["epoch"], header["seconds"]
     state.best = Best(**header["best"]) if header["best"] else Best()
     say(f"{run.folder}: continues at step {state.step} (epoch {state.epoch + 1})")
+
+
+def _check_place(data: str | Path, out: str | Path | None, device: str) -> None:
+    """Say what is wrong with device and run folder before an image is read or a folder made."""
+    choose_device(device)
+    if os.path.isdir(data) and Path(out or "runs").resolve().is_relative_to(Path(data).resolve()):
+        raise UsageError(
+            f"{out or 'runs'}: lies inside the images at {data}, and would be read as one of them. Choose another --out."
+        )
 
 
 def _keep_budget(recipe: Recipe) -> str:
