@@ -1,7 +1,7 @@
 """Budget: the limits a network must keep, sizes as people write them (`5M`, `500k`), and the verdict on a cost."""
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from resfit.errors import UsageError
 from resfit.models.cost import Cost
@@ -11,12 +11,16 @@ SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper limits, each inclusive; None is no limit. max_bytes counts float32 weights. Sizes as text are parsed."""
+    """Upper limits, each inclusive; None is no limit. max_bytes counts float32 weights. Sizes as text are parsed.
+
+    With `enforce` false a network over them is trained all the same, and every verdict says that it is over.
+    """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic reads it where a recipe holds a Budget
     max_params: int | None = 5_000_000
     max_macs: int | None = None
     max_bytes: int | None = None
+    enforce: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def parse_size(text: str | int) -> int:
 def check_budget(cost: Cost, budget: Budget) -> Verdict:
     """Compare a cost with a budget."""
     spent = {"max_params": cost.params, "max_macs": cost.macs, "max_bytes": cost.weight_bytes}
-    limits = {field.name: getattr(budget, field.name) for field in fields(budget)}
+    limits = {name: getattr(budget, name) for name in spent}
     rows = [(name, spent[name], limit) for name, limit in limits.items() if limit is not None]
     over = tuple(name for name, value, limit in rows if value > limit)
     parts = [

@@ -179,7 +179,7 @@ def _cost(a: Arguments) -> int:
     from resfit.models.spec import format_spec, spec_to_dict
 
     limits = {f"max_{name}": getattr(a, f"max_{name}") for name in ("params", "macs", "bytes")}
-    asked = {key: parse_size(text) for key, text in limits.items() if text is not None}
+    asked: dict[str, Any] = {key: parse_size(text) for key, text in limits.items() if text is not None}
     try:
         spec = network(a.network)
     except UsageError:

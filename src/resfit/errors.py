@@ -42,5 +42,5 @@ class ResourceError(ResfitError):
 
 def nearest(word: str, choices: Iterable[str], most: int = 3) -> str:
     """Return " Did you mean 'a' or 'b'?" for the choices nearest to `word`, or an empty string where none is near."""
-    found = difflib.get_close_matches(word, sorted(choices), n=most, cutoff=0.5)
+    found = difflib.get_close_matches(word, sorted(choices), n=most, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(f) for f in found)}?" if found else ""

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from resfit.errors import UsageError, nearest
 
@@ -21,10 +21,22 @@ class Technique:
 
     target: str
     params: Mapping[str, tuple[Any, Any]]
+    by_epoch: bool = False  # an augmentation whose keys are the same in every epoch, and which is given `epoch`
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Inside = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _rising(value: tuple[float, ...]) -> tuple[float, ...]:
+    if not value or list(value) != sorted(set(value)):
+        raise ValueError("must be one or more epochs, each later than the one before")
+    return value
+
+
+Milestones = Annotated[tuple[Positive, ...], AfterValidator(_rising)]
 
 # (images, keys, **params) -> images, in resfit.data.augment's manner. Applied in the recipe's order.
 AUGMENTATIONS: dict[str, Technique] = {
@@ -33,26 +45,64 @@ AUGMENTATIONS: dict[str, Technique] = {
         {"padding": (Annotated[int, Field(ge=1, le=64)], 4), "mode": (Literal["reflect", "zeros"], "zeros")},
     ),
     "flip": Technique("resfit.data.augment:flip", {}),
+    "alternating-flip": Technique("resfit.data.augment:alternating_flip", {}, by_epoch=True),
+}
+
+# (images float, targets (N, K), generator, **params) -> (images, targets). One or none a step, by their probabilities.
+MIXES: dict[str, Technique] = {
+    "mixup": Technique("resfit.data.mix:mixup", {"alpha": (Positive, 1.0), "probability": (Probability, 1.0)}),
+    "cutmix": Technique("resfit.data.mix:cutmix", {"alpha": (Positive, 1.0), "probability": (Probability, 1.0)}),
 }
 
 # (params, lr, weight_decay, **params) -> torch.optim.Optimizer
 OPTIMIZERS: dict[str, Technique] = {
     "sgd": Technique("resfit.training.optim:sgd", {"momentum": (Share, 0.9), "nesterov": (bool, True)}),
+    "adam": Technique("resfit.training.optim:adam", {"betas": (tuple[Share, Share], (0.9, 0.999))}),
     "adamw": Technique("resfit.training.optim:adamw", {"betas": (tuple[Share, Share], (0.9, 0.999))}),
+    "muon": Technique(
+        "resfit.training.optim:muon",
+        {"momentum": (Share, 0.95), "nesterov": (bool, True), "vector_scale": (Positive, 10.0)},
+    ),
 }
 
 # (progress in [0, 1), epochs, **params) -> factor on the learning rate
 SCHEDULES: dict[str, Technique] = {
     "cosine": Technique("resfit.training.schedule:cosine", {"end": (Share, 0.0)}),
     "step": Technique("resfit.training.schedule:step", {"every_epochs": (Positive, 10.0), "gamma": (Positive, 0.1)}),
+    "multi-step": Technique(
+        "resfit.training.schedule:multi_step", {"milestones": (Milestones, (30.0, 60.0)), "gamma": (Positive, 0.1)}
+    ),
+    "one-cycle": Technique(
+        "resfit.training.schedule:one_cycle",
+        {"peak": (Inside, 0.3), "start": (Probability, 0.04), "end": (Probability, 4e-6)},
+    ),
+    "triangular": Technique(
+        "resfit.training.schedule:triangular",
+        {"peak": (Inside, 0.25), "start": (Probability, 0.2), "end": (Probability, 0.0)},
+    ),
+    "warm-restarts": Technique(
+        "resfit.training.schedule:warm_restarts",
+        {"first_epochs": (Positive, 10.0), "growth": (Annotated[float, Field(ge=1)], 2.0), "end": (Share, 0.0)},
+    ),
+    # the only one that looks at results: what the validation loss makes of the rate is in TrainState
+    "plateau": Technique(
+        "resfit.training.schedule:constant",
+        {
+            "factor": (Annotated[float, Field(gt=0, lt=1)], 0.1),
+            "patience": (Annotated[int, Field(ge=0)], 10),
+            "threshold": (Share, 1e-4),
+            "cooldown": (Annotated[int, Field(ge=0)], 0),
+            "end": (Share, 0.0),
+        },
+    ),
 }
 
-TABLES = {"augmentations": AUGMENTATIONS, "optimizers": OPTIMIZERS, "schedules": SCHEDULES}
+TABLES = {"augmentations": AUGMENTATIONS, "mixes": MIXES, "optimizers": OPTIMIZERS, "schedules": SCHEDULES}
 
 
 @cache
 def table(kind: str) -> dict[str, Technique]:
-    """Return the table `kind` ("augmentations", "optimizers", "schedules") with what entry points `resfit.<kind>` add.
+    """Return the table `kind` ("augmentations", "mixes", "optimizers", "schedules") with what entry points `resfit.<kind>` add.
 
     An entry point names a `Technique`; one that is none, or that takes a name in use, raises UsageError naming its package.
     """

@@ -75,31 +75,51 @@ class Named(Section):
 
 
 class Optim(Named):
-    """The optimizer; lr is the peak learning rate, clip_norm the largest gradient norm let through."""
+    """The optimizer; lr is the peak learning rate, clip_norm the largest gradient norm let through, sam_rho SAM's radius."""
 
     kind = "optimizers"
     name: str = "sgd"
     lr: Annotated[float, Field(gt=0)] = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     clip_norm: Annotated[float, Field(gt=0)] | None = None
+    sam_rho: Annotated[float, Field(ge=0)] = 0.0
+    sam_adaptive: bool = False
 
 
 class Schedule(Named):
-    """The learning rate's course; warmup_epochs climb linearly to the peak first."""
+    """The learning rate's course; warmup_epochs climb linearly to the peak first; it moves each step, or each epoch only."""
 
     kind = "schedules"
     name: str = "cosine"
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    interval: Literal["step", "epoch"] = "step"
 
 
 class Train(Section):
-    """How long and how: batch_size counts images of all ranks together, ema_decay is per step (0: no average)."""
+    """How long and how: batch_size counts images of all ranks together, ema_decay is per step (0: no average).
+
+    loss "auto" takes distributions as targets where labels are mixed, else class indices. early_stopping is the number of
+    epochs without a better validation accuracy after which training ends (0: never).
+    """
 
     epochs: Annotated[int, Field(ge=1)] = 50
     batch_size: Annotated[int, Field(ge=2)] = 128
+    loss: Literal["auto", "cross-entropy", "soft-cross-entropy"] = "auto"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    early_stopping: Annotated[int, Field(ge=0)] = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class Distill(Section):
+    """A trained teacher (a run or bundle folder) whose probabilities are learnt too, with `weight` of the loss.
+
+    Both sides' logits are divided by `temperature` (Hinton et al. 2015, arXiv 1503.02531).
+    """
+
+    teacher: str | None = None
+    temperature: Annotated[float, Field(gt=0)] = 4.0
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.9
 
 
 class Recipe(Section):
@@ -111,14 +131,22 @@ class Recipe(Section):
     budget: Budget = Budget()
     data: Data = Data()
     augment: dict[str, dict[str, Any]] = {}
+    mix: dict[str, dict[str, Any]] = {}
     optim: Optim = Optim()
     schedule: Schedule = Schedule()
     train: Train = Train()
+    distill: Distill = Distill()
+    tta: Literal["none", "flip", "flip-shift"] = "none"
 
     @check_field("augment")
     @classmethod
     def _augmentations(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         return {name: check_params("augmentations", name, params, f"augment.{name}") for name, params in value.items()}
+
+    @check_field("mix")
+    @classmethod
+    def _mixes(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return {name: check_params("mixes", name, params, f"mix.{name}") for name, params in value.items()}
 
     @check_field("budget", mode="before")
     @classmethod
@@ -136,12 +164,31 @@ class Recipe(Section):
                 f"schedule.warmup_epochs ({warmup:g}) must be below train.epochs ({epochs}). "
                 f"Shorten it too: --set schedule.warmup_epochs={epochs / 10:g}"
             )
+        _check_targets(self)
+        if {"flip", "alternating-flip"} <= set(self.augment):
+            raise ValueError("augment.flip and augment.alternating-flip undo each other. Keep one")
         if self.network.channels != 3:
             raise ValueError("network.channels must be 3: images are brought to RGB")
         if self.data.image_size not in (None, self.network.image_size):
             sized = replace(self.network, image_size=self.data.image_size)
             object.__setattr__(self, "network", sized)  # data.image_size decides, and here is where the two meet
         return self
+
+
+def _check_targets(recipe: Recipe) -> None:
+    """Refuse labels mixed more often than always, or mixed for a loss that cannot read them."""
+    if not recipe.mix:
+        return
+    names = " and ".join(f"mix.{name}" for name in recipe.mix)
+    if recipe.train.loss == "cross-entropy":
+        raise ValueError(
+            f"train.loss 'cross-entropy' reads one class an image, and {names} makes mixtures. Use 'soft-cross-entropy'"
+        )
+    total = sum(params["probability"] for params in recipe.mix.values())
+    if total > 1 + 1e-9:
+        raise ValueError(
+            f"{names}: probabilities add up to {total:g}, and a step takes one at most. Lower `probability`"
+        )
 
 
 def recipe_names() -> list[str]:
@@ -155,10 +202,8 @@ def load_recipe(what: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     `overrides` are settings `key=value` by recipe key, e.g. `optim.lr=0.2`. Raises UsageError with one line.
     """
     text, where = str(what), str(what)
-    if isinstance(what, Path) or text.endswith(".toml") or "/" in text:
-        table = {"name": Path(what).stem, **_read(Path(what))}
-    elif text in recipe_names():
-        table = tomllib.loads((SHIPPED / f"{text}.toml").read_text())
+    if isinstance(what, Path) or text.endswith(".toml") or "/" in text or text in recipe_names():
+        table = _table(what)
     else:
         try:
             spec = network(text)
@@ -172,6 +217,43 @@ def load_recipe(what: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for setting in overrides:
         _override(table, setting)
     return parse_recipe(table, where)
+
+
+def _table(what: str | Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the table of a recipe's file or shipped name, laid over that of its `base` where it names one.
+
+    Sections add to the base's, key by key; `augment` and `mix` replace the base's. A base that is a path is read from the
+    folder of the file that names it.
+    """
+    shipped = isinstance(what, str) and what in recipe_names()
+    own = tomllib.loads((SHIPPED / f"{what}.toml").read_text()) if shipped else _read(Path(what))
+    own = {"name": Path(what).name.removesuffix(".toml"), **own}
+    base = own.pop("base", None)
+    if base is None:
+        return own
+    if not isinstance(base, str) or (base not in recipe_names() and not base.endswith(".toml")):
+        near = nearest(str(base), recipe_names())
+        raise UsageError(f"{what}: base: {base!r} is no shipped recipe and no .toml file.{near}")
+    if base in below or len(below) > 8:
+        raise UsageError(f"{what}: base: {base!r} leads back to itself. Name another.")
+    table = _table(base if base in recipe_names() else Path(what).parent / base, (*below, base))
+    for key, value in own.items():
+        inner = table.get(key)
+        if key in ("augment", "mix") or not (isinstance(value, Mapping) and isinstance(inner, dict)):
+            table[key] = value
+            continue
+        for part, setting in value.items():
+            _put(key, inner, part, setting)
+    return table
+
+
+def _put(section: str, table: dict[str, Any], key: str, value: Any) -> None:
+    """Set a key of a section; another technique's name takes the old one's own parameters away."""
+    named: type[Named] | None = {"optim": Optim, "schedule": Schedule}.get(section)  # type: ignore[assignment]
+    if named is not None and key == "name" and value != table.get("name", named.model_fields["name"].default):
+        for old in table.keys() - named.model_fields.keys():
+            del table[old]
+    table[key] = value
 
 
 def as_recipe(what: str | Path | Recipe, settings: Sequence[str]) -> Recipe:
@@ -226,7 +308,7 @@ def _override(table: dict[str, Any], setting: str) -> None:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
             raise UsageError(f"--set {setting}: {parent} is a single value. See `resfit train --help`.")
-    table[last] = value
+    _put(".".join(parents), table, last, value)
 
 
 def _keys(location: tuple[int | str, ...]) -> list[str]:

@@ -120,7 +120,7 @@ def test_pool_of_three_leaves_the_last_row_and_column_unseen() -> None:
 
 
 def test_wide_block_projects_the_activated_input() -> None:
-    block = PreActivatedBlock(parse_spec("wrn:widths=6:blocks_per_stage=1:stem_width=4"), 4, 6, 2).eval()
+    block = PreActivatedBlock(parse_spec("wrn:widths=6:blocks_per_stage=1:stem_width=4"), 4, 6, 2, 0.0).eval()
     nn.init.zeros_(block.conv2.weight)
     x = torch.randn(2, 4, 8, 8)
     assert len(block.shortcut) == 1

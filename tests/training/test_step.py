@@ -124,7 +124,7 @@ def test_schedule_stays_in_bounds(name):
     shape, params = function("schedules", name), check_params("schedules", name, {}, "schedule")
     values = [shape(k / 1000, 40, **params) for k in range(1000)]
     assert all(0 <= value <= 1 for value in values)
-    assert values[0] == 1
+    assert max(values) == pytest.approx(1, abs=1e-3)
 
 
 def test_rate_and_plan():

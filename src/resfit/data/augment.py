@@ -10,18 +10,22 @@ import torch
 from torch import Tensor
 
 from resfit.data.batches import image_keys, integers, uniform
-from resfit.plugins import function
+from resfit.plugins import function, technique
 
 Augment = Callable[[Tensor, Tensor, int, int], Tensor]
 
 
 def make_augment(steps: Mapping[str, Mapping[str, Any]]) -> Augment:
     """Return `(images (N, C, H, W), index (N,), seed, epoch) -> images`, which applies a recipe's augmentations in order."""
-    functions = [(name, function("augmentations", name), dict(params)) for name, params in steps.items()]
+    lines = [(name, technique("augmentations", name).by_epoch, dict(params)) for name, params in steps.items()]
+    functions = [(*line, function("augmentations", line[0])) for line in lines]
 
     def augment(images: Tensor, index: Tensor, seed: int, epoch: int) -> Tensor:
-        for name, apply, params in functions:
-            images = apply(images, image_keys(seed, epoch, index, name), **params)
+        for name, by_epoch, params, apply in functions:
+            if by_epoch:
+                images = apply(images, image_keys(seed, 0, index, name), epoch=epoch, **params)
+            else:
+                images = apply(images, image_keys(seed, epoch, index, name), **params)
         return images
 
     return augment
@@ -51,6 +55,15 @@ def flip(images: Tensor, keys: Tensor) -> Tensor:
     """Return images (N, C, H, W), each mirrored left to right with probability one half."""
     mirrored = (uniform(keys, 0) < 0.5)[:, None, None, None]
     return torch.where(mirrored, images.flip(-1), images)
+
+
+def alternating_flip(images: Tensor, keys: Tensor, epoch: int) -> Tensor:
+    """Return images (N, C, H, W), half of them mirrored in even epochs and the other half in odd ones, by the images' own keys.
+
+    Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", arXiv 2404.00498.
+    """
+    mirrored = (uniform(keys, 0) < 0.5)[:, None, None, None]
+    return torch.where(mirrored ^ bool(epoch % 2), images.flip(-1), images)
 
 
 def _offsets(keys: Tensor, draw: int, padding: int, size: int) -> Tensor:

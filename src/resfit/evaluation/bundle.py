@@ -15,7 +15,7 @@ from resfit.budget import check_budget
 from resfit.data.images import ImageSet, PixelRule
 from resfit.errors import DataError, UsageError
 from resfit.evaluation.metrics import softmax
-from resfit.evaluation.predict import predict_logits
+from resfit.evaluation.predict import VIEWS, predict_logits
 from resfit.machine import choose_device
 from resfit.models.families import build, cost
 from resfit.models.spec import ModelSpec, spec_from_dict, spec_to_dict
@@ -32,6 +32,7 @@ class Bundle:
     rule: PixelRule
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    tta: str
     config: dict[str, Any]
 
     def logits(self, images: ImageSet | np.ndarray) -> np.ndarray:
@@ -41,7 +42,7 @@ class Bundle:
         if getattr(pixels, "dtype", None) != np.uint8 or shape[1:] != [3, size, size] or 0 in shape:
             kind = f"{getattr(pixels, 'dtype', type(pixels).__name__)} of shape {tuple(shape)}"
             raise DataError(f"images: {kind}. Give uint8 of shape (N, 3, {size}, {size}), pixels 0 to 255.")
-        return predict_logits(self.model, pixels, self.mean, self.std)
+        return predict_logits(self.model, pixels, self.mean, self.std, self.tta)
 
     def probs(self, images: ImageSet | np.ndarray) -> np.ndarray:
         """Return probabilities (N, K) float32; see `logits`."""
@@ -58,6 +59,7 @@ def write_bundle(folder: Path, recipe: Recipe, weights: dict[str, Tensor], class
         "class_names": list(class_names),
         "preprocessing": asdict(PixelRule(recipe.network.image_size))
         | {"mean": recipe.data.mean, "std": recipe.data.std},
+        "tta": recipe.tta,
         "params": total.params,
         "macs": total.macs,
         "budget": asdict(recipe.budget),
@@ -86,6 +88,9 @@ def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
         model.load_state_dict(load((folder / "model.safetensors").read_bytes()))
         pre = config["preprocessing"]
         rule = PixelRule(pre["size"], pre["fit"], pre["filter"])
+        tta = config.get("tta", "none")
+        if tta not in VIEWS:
+            raise ValueError(f"tta {tta!r} is none of {', '.join(VIEWS)}")
         names, mean, std = tuple(config["class_names"]), tuple(pre["mean"]), tuple(pre["std"])
     except UsageError:
         raise
@@ -93,4 +98,4 @@ def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"{folder}: the bundle cannot be read: {reason}. Was it changed or copied in part?") from error
     model.to(choose_device(device)).eval()
-    return Bundle(spec, model, names, rule, mean, std, config)
+    return Bundle(spec, model, names, rule, mean, std, tta, config)

@@ -5,17 +5,27 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from resfit.data.batches import make_normalize
 
+VIEWS = {"none": 1, "flip": 2, "flip-shift": 6}  # how many views a prediction takes
 BATCH = 500  # large enough to fill two cores or a GPU, small enough for 200-pixel images in 2 GB
 
 
 @torch.inference_mode()
 def predict_logits(
-    model: nn.Module, images: Tensor | np.ndarray, mean: Sequence[float], std: Sequence[float], batch_size: int = BATCH
+    model: nn.Module,
+    images: Tensor | np.ndarray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    tta: str = "none",
+    batch_size: int = BATCH,
 ) -> np.ndarray:
-    """Return logits (N, K) float32 of uint8 images (N, 3, H, W); the model is left in the mode it was in."""
+    """Return logits (N, K) float32 of uint8 images (N, 3, H, W); the model is left in the mode it was in.
+
+    With test-time augmentation they are the weighted mean over the views of `tta`, a key of VIEWS.
+    """
     device = next(model.parameters()).device
     normalize = make_normalize(mean, std, device)
     was_training = model.training
@@ -25,6 +35,28 @@ def predict_logits(
         batch = images[start : start + batch_size]
         if isinstance(batch, np.ndarray):
             batch = torch.from_numpy(np.array(batch))  # a copy: a memory-mapped cache is read-only
-        parts.append(model(normalize(batch.to(device))).float())
+        inputs = normalize(batch.to(device))
+        parts.append(_mean([weight * model(view).float() for weight, view in views(inputs, tta)]))
     model.train(was_training)
     return torch.cat(parts).cpu().numpy()
+
+
+def views(inputs: Tensor, tta: str) -> list[tuple[float, Tensor]]:
+    """Return the weighted views (weight, (N, C, H, W)) of normalised images that a prediction averages; weights add to 1.
+
+    "flip" adds the mirror image; "flip-shift" also both images moved by one pixel to the upper left and the lower right, with
+    reflected edges, half the weight staying with the unmoved ones (Jordan 2024, arXiv 2404.00498).
+    """
+    if tta == "none":
+        return [(1.0, inputs)]
+    if tta == "flip":
+        return [(0.5, inputs), (0.5, inputs.flip(-1))]
+    size = inputs.shape[-1]
+    padded = pad(inputs, (1, 1, 1, 1), "reflect")
+    moved = [padded[:, :, :size, :size], padded[:, :, 2:, 2:]]
+    shares = [(0.25, inputs), *((0.125, view) for view in moved)]
+    return [(share, side) for share, view in shares for side in (view, view.flip(-1))]
+
+
+def _mean(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]

@@ -6,6 +6,7 @@ ReLUs and sums are done in place on tensors that no backward pass reads.
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +16,7 @@ from resfit.models.spec import ModelSpec
 NARROW = 16  # input channels below which a strided 1x1 convolution is not safe; see SubsampledConv
 
 MakeConv = Callable[[int, int, int, int, bool], nn.Module]
+MakeBlock = Callable[[ModelSpec, int, int, int, float], nn.Module]
 
 
 def conv(width_in: int, width: int, kernel: int, stride: int, bias: bool, groups: int = 1) -> nn.Conv2d:
@@ -37,14 +39,30 @@ def shortcut(spec: ModelSpec, width_in: int, width: int, stride: int) -> nn.Sequ
     return nn.Sequential(projection, nn.BatchNorm2d(width)) if spec.shortcut_norm else nn.Sequential(projection)
 
 
-def stages(spec: ModelSpec, block: Callable[[ModelSpec, int, int, int], nn.Module]) -> nn.Sequential:
-    """Make all stages, of `block(spec, width_in, width, stride)`; the first block of a stage changes size and width."""
-    made = nn.Sequential()
+def stages(spec: ModelSpec, block: MakeBlock) -> nn.Sequential:
+    """Make all stages, of `block(spec, width_in, width, stride, rate)`; the first block of a stage changes size and width.
+
+    `rate` is the block's own of stochastic depth: it grows linearly to the last block's.
+    """
+    made, done, total = nn.Sequential(), 0, sum(spec.blocks_per_stage)
     for stage in spec.stages():
-        first = block(spec, stage.width_in, stage.width, stage.stride)
-        rest = (block(spec, stage.width, stage.width, 1) for _ in range(stage.blocks - 1))
-        made.append(nn.Sequential(first, *rest))
+        blocks = []
+        for first in (True, *(False,) * (stage.blocks - 1)):
+            done += 1
+            width_in, stride = (stage.width_in, stage.stride) if first else (stage.width, 1)
+            blocks.append(block(spec, width_in, stage.width, stride, spec.stochastic_depth * done / total))
+        made.append(nn.Sequential(*blocks))
     return made
+
+
+def drop_branches(branch: Tensor, rate: float) -> Tensor:
+    """Zero whole images' branches of (N, C, H, W) with probability `rate`, and scale the others to keep the mean.
+
+    Huang et al. 2016, "Deep networks with stochastic depth", arXiv 1603.09382: the rate grows linearly to the last block; we
+    draw per image, and scale in training instead of in evaluation.
+    """
+    kept = torch.rand(len(branch), 1, 1, 1, device=branch.device) >= rate
+    return branch * (kept / (1 - rate)).to(branch.dtype)
 
 
 def pooled(images: Tensor, pool: int) -> Tensor:
@@ -86,7 +104,9 @@ class SqueezeExcitation(nn.Module):
 class BasicBlock(nn.Module):
     """Add to the shortcut what two convolutions with BatchNorm make of (N, width_in, H, W); `make_conv` makes them."""
 
-    def __init__(self, spec: ModelSpec, width_in: int, width: int, stride: int, make_conv: MakeConv = conv) -> None:
+    def __init__(
+        self, spec: ModelSpec, width_in: int, width: int, stride: int, rate: float, make_conv: MakeConv = conv
+    ) -> None:
         super().__init__()
         self.conv1 = make_conv(width_in, width, spec.kernel, stride, spec.conv_bias)
         self.norm1 = nn.BatchNorm2d(width)
@@ -94,7 +114,7 @@ class BasicBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(width)
         self.se = SqueezeExcitation(width, spec.se_reduction) if spec.se_reduction else None
         self.shortcut = shortcut(spec, width_in, width, stride)
-        self.dropout = spec.dropout
+        self.dropout, self.stochastic_depth = spec.dropout, rate
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, width, H / stride, W / stride), rounded up."""
@@ -104,6 +124,8 @@ class BasicBlock(nn.Module):
         branch = self.norm2(self.conv2(branch))
         if self.se is not None:
             branch = self.se(branch)
+        if self.stochastic_depth and self.training:
+            branch = drop_branches(branch, self.stochastic_depth)
         branch += self.shortcut(x)
         return F.relu(branch, inplace=True)
 
@@ -111,7 +133,7 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """Stem with BatchNorm and ReLU, stages of `block`, average pool, one linear layer."""
 
-    def __init__(self, spec: ModelSpec, block: Callable[[ModelSpec, int, int, int], nn.Module]) -> None:
+    def __init__(self, spec: ModelSpec, block: MakeBlock) -> None:
         super().__init__()
         self.stem = stem(spec)
         self.norm = nn.BatchNorm2d(spec.stem_width)

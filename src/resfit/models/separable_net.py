@@ -11,8 +11,8 @@ def build(spec: ModelSpec) -> nn.Module:
     return ResNet(spec, _block)
 
 
-def _block(spec: ModelSpec, width_in: int, width: int, stride: int) -> nn.Module:
-    return BasicBlock(spec, width_in, width, stride, make_conv=_separable)
+def _block(spec: ModelSpec, width_in: int, width: int, stride: int, rate: float) -> nn.Module:
+    return BasicBlock(spec, width_in, width, stride, rate, make_conv=_separable)
 
 
 def _separable(width_in: int, width: int, kernel: int, stride: int, bias: bool) -> nn.Module:

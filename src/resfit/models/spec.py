@@ -42,6 +42,7 @@ class ModelSpec:
     pool: int = 0
     se_reduction: int = 0
     dropout: float = 0.0
+    stochastic_depth: float = 0.0
     conv_bias: bool = False
     shortcut_norm: bool = None  # type: ignore[assignment]  # True; wrn: False
     classes: int = 10
@@ -68,10 +69,11 @@ class ModelSpec:
         for name in ("conv_bias", "shortcut_norm"):
             if type(getattr(self, name)) is not bool:
                 raise UsageError(f"{name}: must be true or false, not {shown(getattr(self, name))}.")
-        rate: object = self.dropout
-        if type(rate) not in (float, int) or not 0 <= rate < 1:  # type: ignore[operator]
-            raise UsageError(f"dropout: must be a number from 0 up to, and not including, 1, not {shown(rate)}.")
-        object.__setattr__(self, "dropout", float(self.dropout))
+        for name in _RATES:
+            rate: object = getattr(self, name)
+            if type(rate) not in (float, int) or not 0 <= rate < 1:  # type: ignore[operator]
+                raise UsageError(f"{name}: must be a number from 0 up to, and not including, 1, not {shown(rate)}.")
+            object.__setattr__(self, name, float(rate))  # type: ignore[arg-type]
         self._check_shapes()
 
     def _check_shapes(self) -> None:
@@ -120,6 +122,7 @@ class ModelSpec:
 FIELDS = tuple(f.name for f in fields(ModelSpec))
 _FIXED = {f.name: f.default for f in fields(ModelSpec) if isinstance(f.default, int | float)}
 _LISTS = ("widths", "blocks_per_stage", "strides")
+_RATES = ("dropout", "stochastic_depth")
 
 
 def shown(value: object) -> str:
@@ -192,7 +195,7 @@ def _value(name: str, text: str) -> object:
         return [_number(name, part) for part in text.split(",")]
     if name in ("conv_bias", "shortcut_norm"):
         return {"true": True, "false": False}.get(text, text)
-    if name == "dropout":
+    if name in _RATES:
         try:
             return float(text)
         except ValueError:

@@ -3,14 +3,14 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resfit.models.layers import SqueezeExcitation, conv, pooled, shortcut, stages, stem
+from resfit.models.layers import SqueezeExcitation, conv, drop_branches, pooled, shortcut, stages, stem
 from resfit.models.spec import ModelSpec
 
 
 class PreActivatedBlock(nn.Module):
     """Add to the shortcut what BatchNorm, ReLU, convolution, twice over, make of (N, width_in, H, W)."""
 
-    def __init__(self, spec: ModelSpec, width_in: int, width: int, stride: int) -> None:
+    def __init__(self, spec: ModelSpec, width_in: int, width: int, stride: int, rate: float) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(width_in)
         self.conv1 = conv(width_in, width, spec.kernel, stride, spec.conv_bias)
@@ -18,7 +18,7 @@ class PreActivatedBlock(nn.Module):
         self.conv2 = conv(width, width, spec.kernel, 1, spec.conv_bias)
         self.se = SqueezeExcitation(width, spec.se_reduction) if spec.se_reduction else None
         self.shortcut = shortcut(spec, width_in, width, stride)
-        self.dropout = spec.dropout
+        self.dropout, self.stochastic_depth = spec.dropout, rate
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, width, H / stride, W / stride), rounded up."""
@@ -29,6 +29,8 @@ class PreActivatedBlock(nn.Module):
         branch = self.conv2(branch)
         if self.se is not None:
             branch = self.se(branch)
+        if self.stochastic_depth and self.training:
+            branch = drop_branches(branch, self.stochastic_depth)
         # A projection reads the activated input, an identity the raw one, as in the authors' code.
         branch += self.shortcut(active if len(self.shortcut) else x)
         return branch

@@ -26,9 +26,11 @@ from resfit.runs import Run, new_run, open_run, own, refuse_taken
 from resfit.training.checkpoint import checkpoints, load_newest
 from resfit.training.ema import start_average
 from resfit.training.loop import train_loop
+from resfit.training.loss import load_teacher
 from resfit.training.outcome import finish
 from resfit.training.resolve import resolve
 from resfit.training.runlog import Interrupt, Interrupted, Progress, keep_rows, say
+from resfit.training.schedule import Plateau
 from resfit.training.state import Best, TrainState, new_sums, restore
 
 
@@ -63,6 +65,7 @@ def load_data(recipe: Recipe, data: str | Path, refit: bool) -> tuple[ImageSet, 
 
     Raises GateError before an image is read where the network is over the budget whatever the number of classes.
     """
+    _keep_validation(recipe, refit)
     if not check_budget(cost(replace(recipe.network, classes=2)), recipe.budget).ok:
         _keep_budget(recipe)
     rule = PixelRule(recipe.network.image_size)
@@ -84,9 +87,11 @@ def start(
 ) -> Run:
     """Make a run folder for images in memory and train in it; `source` is where `resume` and `test` find them again."""
     recipe = resolve(recipe, train_set)
+    _keep_validation(recipe, val_set is None)
     verdict = _keep_budget(recipe)
     tune(default_threads())
     place = choose_device(device)
+    load_teacher(recipe, train_set.class_names, place)  # what is wrong with it is said before a folder is made
     run = new_run(recipe.name, None if out is None else Path(out))
     durable.write_text(run.recipe_file, recipe_to_toml(recipe))
     total = cost(recipe.network)
@@ -229,6 +234,7 @@ def _load(run: Run, state: TrainState, device: torch.device) -> None:
     restore(state, tensors, device)
     state.step, state.epoch, state.seconds = header["step"], header["epoch"], header["seconds"]
     state.best = Best(**header["best"]) if header["best"] else Best()
+    state.plateau = Plateau(**header.get("plateau", {}))
     say(f"{run.folder}: continues at step {state.step} (epoch {state.epoch + 1})")
 
 
@@ -243,10 +249,24 @@ def _check_place(data: str | Path, out: str | Path | None, device: str) -> None:
 
 def _keep_budget(recipe: Recipe) -> str:
     verdict = check_budget(cost(recipe.network), recipe.budget)
-    if not verdict.ok:
+    if not verdict.ok and recipe.budget.enforce:
         key = verdict.over[0]
         raise GateError(f"{recipe.name}: {verdict.text}. Take a smaller network or raise it: --set budget.{key}=...")
     return verdict.text
+
+
+def _keep_validation(recipe: Recipe, refit: bool) -> None:
+    """Refuse what looks at the validation split where there is none."""
+    if refit and recipe.schedule.name == "plateau":
+        raise UsageError(
+            f"{recipe.name}: schedule.name: 'plateau' follows the validation loss, and --refit leaves no validation split. "
+            "Use the rates it chose: --set schedule.name=multi-step --set schedule.milestones=[...]"
+        )
+    if refit and recipe.train.early_stopping:
+        raise UsageError(
+            f"{recipe.name}: train.early_stopping: --refit leaves no validation split to stop by. Set it to 0, and "
+            "train.epochs to the number chosen."
+        )
 
 
 def _write_manifest(run: Run, recipe: Recipe) -> None:

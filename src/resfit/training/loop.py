@@ -17,7 +17,9 @@ from resfit.evaluation.predict import predict_logits
 from resfit.recipe import Recipe
 from resfit.runs import Run
 from resfit.training.checkpoint import save_checkpoint, write_tensors
+from resfit.training.loss import load_teacher
 from resfit.training.runlog import Interrupt, append_row
+from resfit.training.schedule import Plateau, after_loss
 from resfit.training.state import TrainState, new_sums, shipped_weights, state_tensors
 from resfit.training.step import make_rate, make_step
 
@@ -47,7 +49,7 @@ def train_loop(
     labels = torch.from_numpy(np.array(train_set.labels)).to(device)
     val_images = torch.from_numpy(np.array(val_set.images)).to(device) if val_set else None
     batch_size, steps_per_epoch = batch_plan(recipe, len(train_set))
-    step = make_step(recipe, steps_per_epoch, device)
+    step = make_step(recipe, steps_per_epoch, device, load_teacher(recipe, train_set.class_names, device))
     rate = make_rate(recipe, steps_per_epoch)
     state.model.train()
     saved = time.monotonic()
@@ -55,6 +57,7 @@ def train_loop(
     def save() -> None:
         _refuse_bad_step(run, state)
         header = {"step": state.step, "epoch": state.epoch, "seconds": state.seconds, "best": _plain_best(state)}
+        header |= {"plateau": _plain_plateau(state)}
         header |= {"seed": seed, "class_names": train_set.class_names, "data": train_set.fingerprint}
         save_checkpoint(run.checkpoints, state.step, state_tensors(state), header)
         run.drop_other_best(state.best.epoch)  # only now does a checkpoint name the new one
@@ -62,6 +65,8 @@ def train_loop(
     if state.step == 0:
         save()
     for epoch in range(state.epoch, recipe.train.epochs):
+        if ends_early(recipe, epoch, state.best.epoch):
+            break
         order = epoch_order(seed, epoch, len(train_set)).to(device)
         done = state.step - epoch * steps_per_epoch
         started = time.monotonic() - state.seconds
@@ -76,18 +81,20 @@ def train_loop(
         _refuse_bad_step(run, state)
         loss, correct, count, _ = state.sums.tolist()
         state.seconds = time.monotonic() - started
-        row = {"epoch": epoch, "step": state.step, "lr": rate(state.step - 1)}
+        row = {"epoch": epoch, "step": state.step, "lr": rate(state.step - 1) * state.plateau.factor}
         row |= {"train_loss": loss / count, "train_accuracy": correct / count, "train_seconds": state.seconds}
         if val_set is not None and val_images is not None and val_set.labels is not None:
             evaluated = time.monotonic()
             with shipped_weights(state) as model:
-                logits = predict_logits(model, val_images, recipe.data.mean or (), recipe.data.std or ())
+                logits = predict_logits(model, val_images, recipe.data.mean or (), recipe.data.std or (), recipe.tta)
             row |= {"val_accuracy": accuracy(logits, val_set.labels), "val_nll": nll(logits, val_set.labels)}
             if not math.isfinite(row["val_nll"]):
                 raise _diverged(run, f"the validation loss was not finite after epoch {epoch + 1}")
             if state.best.is_beaten_by(row["val_accuracy"], row["val_nll"]):
                 state.best.epoch, state.best.accuracy, state.best.nll = epoch, row["val_accuracy"], row["val_nll"]
                 write_tensors(run.best_file(epoch), state.weights(), asdict(state.best))
+            if recipe.schedule.name == "plateau":
+                state.plateau = after_loss(state.plateau, row["val_nll"], **recipe.schedule.params)
             row["val_seconds"] = time.monotonic() - evaluated
         append_row(run.metrics_file, row)
         show_epoch(row | {"best": state.best.epoch == epoch, "images_per_second": count / state.seconds})
@@ -105,6 +112,12 @@ def batch_plan(recipe: Recipe, count: int) -> tuple[int, int]:
     return size, count // size + (count % size > 1)
 
 
+def ends_early(recipe: Recipe, epoch: int, best_epoch: int) -> bool:
+    """Return whether training ends before `epoch` because the best one lies too far back."""
+    patience = recipe.train.early_stopping
+    return patience > 0 and best_epoch >= 0 and epoch - 1 - best_epoch >= patience
+
+
 def _refuse_bad_step(run: Run, state: TrainState) -> None:
     """Raise if a loss of this epoch was not finite, so that no checkpoint holds what came of it."""
     bad_step = state.sums[3].item()
@@ -118,3 +131,7 @@ def _diverged(run: Run, what: str) -> ResfitError:
 
 def _plain_best(state: TrainState) -> dict[str, Any]:
     return asdict(state.best) if state.best.epoch >= 0 else {}
+
+
+def _plain_plateau(state: TrainState) -> dict[str, Any]:
+    return asdict(state.plateau) if state.plateau != Plateau() else {}  # infinity is no JSON

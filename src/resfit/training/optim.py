@@ -1,9 +1,13 @@
-"""Optimizers by name: torch's own, in their foreach form, with every parameter of a group decayed alike, as the reports do."""
+"""Optimizers by name: torch's own, in their foreach form, and Muon; every parameter decays alike, as in the reports."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import Parameter
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, Jordan et al. 2024
 
 
 def sgd(
@@ -15,8 +19,91 @@ def sgd(
     )
 
 
+def adam(
+    params: Iterable[Parameter], lr: float, weight_decay: float, betas: tuple[float, float]
+) -> torch.optim.Optimizer:
+    """Return Adam, its decay added to the gradient (Kingma & Ba 2014, arXiv 1412.6980)."""
+    return torch.optim.Adam(params, lr, betas=betas, weight_decay=weight_decay, foreach=True)
+
+
 def adamw(
     params: Iterable[Parameter], lr: float, weight_decay: float, betas: tuple[float, float]
 ) -> torch.optim.Optimizer:
     """Return AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101)."""
     return torch.optim.AdamW(params, lr, betas=betas, weight_decay=weight_decay, foreach=True)
+
+
+def muon(
+    params: Iterable[Parameter], lr: float, weight_decay: float, momentum: float, nesterov: bool, vector_scale: float
+) -> torch.optim.Optimizer:
+    """Return Muon for matrices and convolutions, which it reads as (out, in * k * k); what has one axis takes plain momentum.
+
+    The latter's rate is `vector_scale` times lr. lr 0.02 is a place to start.
+    """
+    return Muon(params, lr, weight_decay, momentum, nesterov, vector_scale)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose updates are made orthogonal (Jordan et al. 2024, "Muon", kellerjordan.github.io/posts/muon).
+
+    As torch.optim.Muon, which refuses convolutions, but batched: one Newton-Schulz iteration for all matrices of a shape.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter],
+        lr: float,
+        weight_decay: float,
+        momentum: float,
+        nesterov: bool,
+        vector_scale: float,
+    ) -> None:
+        every = list(params)
+        common = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov}
+        matrices = {"params": [p for p in every if p.ndim > 1], "orthogonal": True}
+        vectors = {"params": [p for p in every if p.ndim <= 1], "orthogonal": False, "lr_scale": vector_scale}
+        super().__init__([group for group in (matrices, vectors) if group["params"]], common)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient; a closure is not used."""
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            grads = [p.grad for p in params]
+            for p in params:
+                if not self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
+            buffers = [self.state[p]["momentum"] for p in params]
+            torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
+            updates = list(torch._foreach_lerp(grads, buffers, group["momentum"])) if group["nesterov"] else buffers
+            if group["orthogonal"]:
+                updates = orthogonal_updates(updates)
+            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(params, updates, alpha=-group["lr"])
+
+
+def orthogonal_updates(updates: list[Tensor]) -> list[Tensor]:
+    """Return each update (out, ...) made orthogonal as (out, rest), times the root of out / rest where that is above 1."""
+    flat = [update.flatten(1) for update in updates]
+    shapes = {(m.shape[0], m.shape[1]) for m in flat}
+    found: dict[int, Tensor] = {}
+    for rows, columns in sorted(shapes):
+        places = [i for i, m in enumerate(flat) if m.shape == (rows, columns)]
+        made = newton_schulz(torch.stack([flat[i] for i in places])) * max(1.0, rows / columns) ** 0.5
+        found |= {place: made[k].view_as(updates[place]) for k, place in enumerate(places)}
+    return [found[i] for i in range(len(updates))]
+
+
+def newton_schulz(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Return (B, M, N) with singular values brought near 1 (0.7 to 1.2), in bfloat16 where the device is a GPU."""
+    a, b, c = COEFFICIENTS
+    x = matrices.bfloat16() if matrices.is_cuda else matrices
+    tall = x.shape[1] > x.shape[2]
+    x = x.transpose(1, 2) if tall else x
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
+    for _ in range(steps):
+        gram = x @ x.transpose(1, 2)
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    x = x.transpose(1, 2) if tall else x
+    found: Tensor = x.to(matrices.dtype)
+    return found

@@ -11,7 +11,7 @@ from resfit.data.images import ImageSet
 from resfit.errors import ResourceError
 from resfit.evaluation.bundle import write_bundle
 from resfit.evaluation.metrics import score, softmax
-from resfit.evaluation.predict import predict_logits
+from resfit.evaluation.predict import VIEWS, predict_logits
 from resfit.recipe import Recipe
 from resfit.runs import Run
 from resfit.training.checkpoint import read_tensors
@@ -22,7 +22,7 @@ from resfit.training.state import TrainState
 
 def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val_set: ImageSet | None) -> None:
     """Write bundle, predictions on val and summary from the chosen weights."""
-    epoch = state.best.epoch if val_set is not None else recipe.train.epochs - 1
+    epoch = state.best.epoch if val_set is not None else state.epoch - 1
     chosen = run.best_file(epoch)
     run.drop_other_best(epoch)
     try:
@@ -34,7 +34,7 @@ def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val
     if val_set is not None:
         assert val_set.labels is not None
         state.model.load_state_dict(weights)
-        logits = predict_logits(state.model, val_set.images, recipe.data.mean or (), recipe.data.std or ())
+        logits = predict_logits(state.model, val_set.images, recipe.data.mean or (), recipe.data.std or (), recipe.tta)
         val = score(logits, val_set.labels, val_set.class_names)
         buffer = io.BytesIO()
         np.savez(buffer, probs=softmax(logits), labels=val_set.labels, keys=val_set.keys)
@@ -48,9 +48,9 @@ def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val
         "verdict": info["verdict"],
         "val": val,
         "epoch": epoch,
-        "epochs": recipe.train.epochs,
+        "epochs": len(rows),
         "weights": "best epoch on val" if val else "last epoch, trained on train + val",
-        "tta_views": 1,
+        "tta_views": VIEWS[recipe.tta],
         "train_images": len(train_set),
         "seed": info["seed"],
         "train_seconds": train_seconds,
@@ -64,7 +64,7 @@ def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val
     if val:
         low, high = val["interval"]
         say(f"val accuracy {val['accuracy']:.2%} (95% {low:.2%} to {high:.2%}, n {val['n']:,}), the best of all epochs")
-        say(f"with the weights of epoch {summary['epoch'] + 1} of {recipe.train.epochs}, chosen by it")
+        say(f"with the weights of epoch {summary['epoch'] + 1} of {summary['epochs']}, chosen by it")
     say(f"trained on {len(train_set):,} images in {train_seconds:.1f} s; next: resfit test {run.folder}")
 
 

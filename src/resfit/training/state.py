@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from resfit.training.schedule import Plateau
+
 
 @dataclass
 class Best:
@@ -35,6 +37,7 @@ class TrainState:
     epoch: int = 0
     seconds: float = 0.0
     best: Best = field(default_factory=Best)
+    plateau: Plateau = field(default_factory=Plateau)
     sums: Tensor = field(default_factory=lambda: new_sums(torch.device("cpu")))
 
     def weights(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""One optimizer update, made once from the recipe: augment, normalise, forward, loss, backward, clip, update, average."""
+"""One optimizer update, made once from the recipe: augment, mix, forward, loss, backward, clip, update, average."""
 
 import contextlib
 from collections.abc import Callable
@@ -6,62 +6,80 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from resfit.data.augment import make_augment
 from resfit.data.batches import derive, make_normalize
+from resfit.data.mix import make_mix
 from resfit.plugins import function
 from resfit.recipe import Recipe
 from resfit.training.ema import update_average
+from resfit.training.loss import Teacher, make_loss
+from resfit.training.sam import climbed
 from resfit.training.schedule import warmup
 from resfit.training.state import TrainState
 
 Step = Callable[[TrainState, Tensor, Tensor, Tensor, int], None]
 
 
-def make_step(recipe: Recipe, steps_per_epoch: int, device: torch.device) -> Step:
+def make_step(recipe: Recipe, steps_per_epoch: int, device: torch.device, teacher: Teacher | None = None) -> Step:
     """Return `(state, images uint8 (N, 3, H, W), labels (N,), index (N,), seed) -> None`, which updates the state in place.
 
-    The learning rate is a function of the step, the augmentation of (seed, epoch, index), dropout of (seed, step).
+    The learning rate is a function of the step (and of the plateau schedule's state), augmentation of (seed, epoch, index),
+    mixing and dropout of (seed, step).
     """
     augment = make_augment(recipe.augment)
+    mix = make_mix(recipe.mix, recipe.network.classes) if recipe.mix else None
     rate = make_rate(recipe, steps_per_epoch)
     precision = make_autocast(recipe.train.precision, device)
+    loss_of = make_loss(recipe.train.label_smoothing, recipe.distill, teacher)
+    random = recipe.network.dropout > 0 or recipe.network.stochastic_depth > 0
     assert recipe.data.mean is not None, "the recipe is not resolved"
     assert recipe.data.std is not None, "the recipe is not resolved"
     normalize = make_normalize(recipe.data.mean, recipe.data.std, device)
+    optim = recipe.optim
+
+    def gradients(state: TrainState, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        with precision():
+            logits = state.model(inputs)
+            loss = loss_of(logits, targets, inputs)
+        state.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        return loss.detach(), logits.detach()
 
     def step(state: TrainState, images: Tensor, labels: Tensor, index: Tensor, seed: int) -> None:
         for group in state.optimizer.param_groups:
-            group["lr"] = rate(state.step)
-        if recipe.network.dropout > 0:
+            group["lr"] = rate(state.step) * state.plateau.factor * group.get("lr_scale", 1.0)
+        if random:
             torch.manual_seed(derive(seed, state.step, "dropout"))
-        inputs = normalize(augment(images, index, seed, state.epoch))
-        with precision():
-            logits = state.model(inputs)
-            loss = cross_entropy(logits, labels, label_smoothing=recipe.train.label_smoothing)
-        state.optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        if recipe.optim.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.optim.clip_norm, foreach=True)
+        inputs, targets = normalize(augment(images, index, seed, state.epoch)), labels
+        if mix is not None:
+            inputs, targets = mix(inputs, labels, seed, state.step)
+        loss, logits = gradients(state, inputs, targets)
+        if optim.sam_rho > 0:
+            with climbed(state.model, optim.sam_rho, optim.sam_adaptive):
+                gradients(state, inputs, targets)
+        if optim.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(state.model.parameters(), optim.clip_norm, foreach=True)
         state.optimizer.step()
         if state.average is not None:
             update_average(state.average, state.model, recipe.train.ema_decay, state.step)
-        _add(state, loss.detach(), logits.detach(), labels)
+        _add(state, loss, logits, targets if targets.ndim == 1 else targets.argmax(1))
         state.step += 1
 
     return step
 
 
 def make_rate(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
-    """Return the learning rate as a function of the 0-based step."""
+    """Return the learning rate as a function of the 0-based step; `interval` "epoch" keeps an epoch's first rate through it."""
     shape = function("schedules", recipe.schedule.name)
-    epochs = recipe.train.epochs
+    epochs, schedule = recipe.train.epochs, recipe.schedule
 
     def rate(step: int) -> float:
+        climb = warmup((step + 1) / (epochs * steps_per_epoch), epochs, schedule.warmup_epochs)
+        if schedule.interval == "epoch":
+            step -= step % steps_per_epoch
         progress = step / (epochs * steps_per_epoch)
-        climb = warmup((step + 1) / (epochs * steps_per_epoch), epochs, recipe.schedule.warmup_epochs)
-        return float(recipe.optim.lr * climb * shape(progress, epochs, **recipe.schedule.params))
+        return float(recipe.optim.lr * climb * shape(progress, epochs, **schedule.params))
 
     return rate
 
@@ -75,7 +93,7 @@ def make_autocast(precision: str, device: torch.device) -> Callable[[], contextl
 
 
 def _add(state: TrainState, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-    """Add a batch to the epoch's sums, on the device: nothing here waits for it."""
+    """Add a batch to the epoch's sums, on the device: nothing here waits for it. A mixture counts as its larger part."""
     correct = (logits.argmax(1) == labels).sum()
     count = torch.full_like(loss, len(labels), dtype=state.sums.dtype)
     state.sums[:3] += torch.stack([loss * len(labels), correct, count]).to(state.sums.dtype)
