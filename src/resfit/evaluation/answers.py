@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,6 +77,23 @@ def to_csv(answers: Answers, names: bool = False) -> str:
     shown = [answers.class_names[label] if names else label for label in answers.labels]
     writer.writerows(zip(answers.ids, shown, strict=True))
     return buffer.getvalue()
+
+
+def describe(answers: Answers) -> dict[str, Any]:
+    """Return n, verdict, warnings, and the predicted classes' shares and the mean confidence, beside val's where known."""
+
+    def shares(probs: np.ndarray) -> dict[str, float]:
+        labels = probs.argmax(1)
+        return {name: round(float((labels == k).mean()), 4) for k, name in enumerate(answers.class_names)}
+
+    value = {"n": len(answers.ids), "budget": answers.verdict.text, "within_budget": answers.verdict.ok}
+    value |= {"class_shares": shares(answers.probs), "confidence": round(float(answers.probs.max(1).mean()), 4)}
+    if answers.val_probs is not None:
+        value["val"] = {
+            "class_shares": shares(answers.val_probs),
+            "confidence": round(float(answers.val_probs.max(1).mean()), 4),
+        }
+    return value | {"warnings": list(answers.warnings)}
 
 
 def check_sample(answers: Answers, sample: Path) -> None:

@@ -1,0 +1,79 @@
+"""What a verb prints for people: results in, text out. No torch; what goes to which stream is said in `verbs`."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # `resfit --help` needs none of them
+    from resfit.budget import Verdict
+    from resfit.models.cost import Cost
+    from resfit.models.spec import ModelSpec
+
+
+def cost_text(name: str, spec: "ModelSpec", total: "Cost", verdict: "Verdict") -> str:
+    """Return the lines of `cost`: counts, memory in MiB as torchsummary counts it, and the verdict on the budget."""
+    from resfit.models.spec import format_spec
+
+    memory = total.memory_mb
+    shares = f"input {memory['input']:.2f} + activations {memory['activations']:.2f} + params {memory['params']:.2f}"
+    lines = [
+        f"{name}  {format_spec(spec)}",
+        f"params       {total.params:>15,}   {total.weight_bytes:,} bytes as float32",
+        f"macs         {total.macs:>15,}   for one {spec.image_size}x{spec.image_size} image",
+        f"activations  {total.activations:>15,}",
+        f"memory       {memory['total']:>12.2f} MB   {shares}, as torchsummary counts",
+        f"budget       {verdict.text}",
+    ]
+    return "\n".join(lines)
+
+
+def list_text(rows: Iterable[tuple[str, "Cost"]], recipes: Sequence[str]) -> str:
+    """Return the networks with their counts, then the names of the recipes."""
+    lines = [f"{'network':<16} {'params':>12} {'macs':>15}"]
+    lines += [f"{name:<16} {total.params:>12,} {total.macs:>15,}" for name, total in rows]
+    lines += ["also resnet-D (D = 6n + 2) and wrn-D-K (D = 6n + 4, any K), and specs: `resfit cost --help`"]
+    lines += ["", f"recipes: {', '.join(recipes)}; any network without one is trained by `default`"]
+    return "\n".join(lines)
+
+
+def seeds_text(scores: dict[str, Any]) -> str:
+    """Return mean, deviation and interval of several seeds' accuracy; the interval is cut to [0, 1]."""
+    low, high = (min(1.0, max(0.0, bound)) for bound in scores["interval"])  # a fraction
+    shown = f"{scores['mean']:.2%} ± {scores['std']:.2%} (n {scores['n']})"
+    return f"val accuracy {shown}, mean's 95% {low:.2%} to {high:.2%}"
+
+
+def score_text(value: dict[str, Any], split: str) -> str:
+    """Return a score by class and in all, each with its interval, and what the weights were trained on."""
+    width = max(len(name) for name in value["classes"])
+    lines = []
+    for name, row in value["classes"].items():
+        shown = f"{row['accuracy']:7.2%}" if row["n"] else "     --"
+        low, high = row["interval"]
+        lines.append(f"{name:<{width}}  {shown}  {row['correct']:,} of {row['n']:,}  95% {low:.2%} to {high:.2%}")
+    low, high = value["interval"]
+    score = f"{value['accuracy']:.2%}  95% {low:.2%} to {high:.2%}  n {value['n']:,}  nll {value['nll']:.4f}"
+    lines.append(f"{split} accuracy {score}")
+    lines.append(f"trained on {value['train_images']:,} images; weights: {value['weights']}")
+    return "\n".join(lines)
+
+
+def receipt_text(receipt: dict[str, Any]) -> str:
+    """Return the score on the test split and which opening of it this was."""
+    opening = f"opening number {receipt['opening']} of this test set ({receipt['fingerprint']})"
+    return f"{score_text(receipt, 'test')}\n{opening}"
+
+
+def prediction_text(report: dict[str, Any], out: str | None) -> str:
+    """Return the shares of the predicted classes beside those on val, and the warnings."""
+    val = report.get("val")
+    width = max(len(name) for name in report["class_shares"])
+    lines = [f"{'predicted':<{width}}  images" + ("     val" if val else "")]
+    for name, share in report["class_shares"].items():
+        lines.append(f"{name:<{width}}  {share:6.1%}" + (f"  {val['class_shares'][name]:6.1%}" if val else ""))
+    both = f"  {val['confidence']:6.3f}" if val else ""
+    lines.append(f"{'confidence':<{width}}  {report['confidence']:6.3f}" + both)
+    lines += [
+        f"warning: {warning}: are these images like the ones it was trained on?" for warning in report["warnings"]
+    ]
+    lines.append(f"{report['n']:,} images; {report['budget']}" + (f"; written to {out}" if out else ""))
+    return "\n".join(lines)

@@ -1,0 +1,184 @@
+"""The verbs: each calls one library function, imported inside, and prints. Text for people goes to stderr, data to stdout."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from resfit import printing
+from resfit.errors import UsageError
+
+Arguments = argparse.Namespace
+Verb = Callable[[Arguments], int]  # returns the exit code
+
+
+def _print(a: Arguments, value: Any, text: str) -> None:
+    print(json.dumps(value, indent=2) if a.json else text)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def do_cost(a: Arguments) -> int:
+    """Print what a network costs; 3 where it exceeds a limit that was given."""
+    from dataclasses import asdict
+
+    from resfit.budget import Budget, check_budget, parse_size
+    from resfit.models.families import cost
+    from resfit.models.networks import network
+    from resfit.models.spec import spec_to_dict
+
+    limits = {f"max_{name}": getattr(a, f"max_{name}") for name in ("params", "macs", "bytes")}
+    asked: dict[str, Any] = {key: parse_size(text) for key, text in limits.items() if text is not None}
+    try:
+        spec = network(a.network)
+    except UsageError:
+        from resfit.recipe import load_recipe, recipe_names
+
+        if a.network not in recipe_names():
+            raise
+        spec = load_recipe(a.network).network  # a recipe's name means its network
+    total = cost(spec)
+    budget = Budget(**({"max_params": None} | asked)) if asked else Budget()
+    verdict = check_budget(total, budget)
+    value = {
+        "name": a.network,
+        "spec": spec_to_dict(spec),
+        "params": total.params,
+        "macs": total.macs,
+        "activations": total.activations,
+        "weight_bytes": total.weight_bytes,
+        "memory_mb": total.memory_mb,
+        "budget": asdict(budget) | {"ok": verdict.ok, "verdict": verdict.text},
+    }
+    _print(a, value, printing.cost_text(a.network, spec, total, verdict))
+    if asked and not verdict.ok:
+        _say(f"resfit: {a.network}: {verdict.text}")
+        return 3
+    return 0
+
+
+def do_list(a: Arguments) -> int:
+    """Print the networks and recipes known by name."""
+    from resfit.models.families import cost
+    from resfit.models.networks import NETWORKS, network
+    from resfit.recipe import recipe_names
+
+    recipes = recipe_names()
+    rows = [(name, cost(network(name))) for name in NETWORKS]
+    networks = [{"name": name, "params": total.params, "macs": total.macs} for name, total in rows]
+    _print(a, {"networks": networks, "recipes": recipes}, printing.list_text(rows, recipes))
+    return 0
+
+
+def do_train(a: Arguments) -> int:
+    """Train one run, or one a seed, and print its folder."""
+    from resfit.training.launch import train, train_seeds
+
+    if a.seeds is not None:
+        if a.seeds < 1:
+            raise UsageError("train: --seeds: must be at least 1. See `resfit train --help`.")
+        run = train_seeds(a.recipe, a.data, a.out, seeds=a.seeds, refit=a.refit, device=a.device, settings=a.set)
+        scores = run.summary["val_accuracy"]
+        if scores and scores["std"] is not None:
+            _say(printing.seeds_text(scores))
+        _say(f"all seeds: {run.folder}")
+    else:
+        run = train(a.recipe, a.data, a.out, seed=a.seed, refit=a.refit, device=a.device, settings=a.set)
+    _print(a, {"run": str(run.folder), **run.summary}, str(run.folder))
+    return 0
+
+
+def do_resume(a: Arguments) -> int:
+    """Continue a run and print its folder."""
+    from resfit.training.launch import resume
+
+    run = resume(a.folder, a.data)
+    _print(a, {"run": str(run.folder), **run.summary}, str(run.folder))
+    return 0
+
+
+def do_evaluate(a: Arguments) -> int:
+    """Print a run's score on its validation split."""
+    from resfit.evaluation.holdout import evaluate
+
+    value = evaluate(a.folder, a.data, a.device)
+    _print(a, {"run": a.folder, "split": "val", **value}, printing.score_text(value, "val"))
+    return 0
+
+
+def do_test(a: Arguments) -> int:
+    """Print a run's score on its test split, and which opening it was."""
+    from resfit.evaluation.holdout import test
+
+    receipt = test(a.folder, a.data, a.device, a.again)
+    if not receipt["reopened"]:
+        _say(f"tested on {receipt['when']}; this is the receipt. --again opens the test split once more.")
+    _print(a, {"run": a.folder, **receipt}, printing.receipt_text(receipt))
+    return 0
+
+
+def do_predict(a: Arguments) -> int:
+    """Predict images and write the CSV."""
+    from resfit import durable
+    from resfit.evaluation.answers import check_sample, describe, predict, to_csv
+
+    runs = [word for word in a.words if _is_run(Path(word))]
+    paths = [word for word in a.words if not _is_run(Path(word))]
+    if not runs:
+        raise UsageError(f"predict: {a.words[0]}: is no finished run or bundle. Name runs first, then images.")
+    if not paths:
+        raise UsageError(
+            "predict: no images given. Name files, folders, an .npz or the competition pickle after the run."
+        )
+    if a.out is not None and a.out.exists():
+        read = [Path(word) for word in [*paths, *([a.sample] if a.sample else [])]]
+        if any(path.exists() and path.samefile(a.out) for path in read):
+            raise UsageError(f"predict: {a.out}: is read here, so that writing it would destroy it. Choose another -o.")
+        if a.out.is_dir():
+            raise UsageError(f"predict: {a.out}: is a folder. Name a file for -o.")
+    answers = predict(runs, paths, a.device)
+    if a.sample is not None:
+        check_sample(answers, a.sample)
+    text = to_csv(answers, a.names)
+    if a.out is not None and a.out.exists() and not a.out.is_file():
+        with a.out.open("w") as device:  # /dev/stdout, a pipe: there is nothing to replace
+            device.write(text)
+    elif a.out is not None:
+        durable.write_text(a.out, text)
+    elif not a.json:
+        sys.stdout.write(text)
+    report, out = describe(answers), str(a.out) if a.out else None
+    if a.json:
+        rows = zip(answers.ids, answers.labels.tolist(), strict=True)
+        shown = {} if a.out else {"predictions": [{"ID": name, "Labels": label} for name, label in rows]}
+        print(json.dumps({"runs": runs, "out": out, **report, **shown}, indent=2))
+    else:
+        _say(printing.prediction_text(report, out))
+    return 0
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("run.json", "config.json"))
+
+
+def do_demo(a: Arguments) -> int:
+    """Run the whole path on digits."""
+    from resfit.demo import run_demo
+
+    value = run_demo(a.out)
+    if a.json:
+        print(json.dumps(value, indent=2))
+    return 0
+
+
+def do_doctor(a: Arguments) -> int:
+    """Print versions, devices, extras, folders and data."""
+    from resfit.doctor import examine, to_text
+
+    value = examine()
+    _print(a, value, to_text(value))
+    return 0
