@@ -37,6 +37,21 @@ def _rising(value: tuple[float, ...]) -> tuple[float, ...]:
 
 
 Milestones = Annotated[tuple[Positive, ...], AfterValidator(_rising)]
+Strength = Annotated[float, Field(ge=0, le=10)]  # of a change by a factor in [1 - strength, 1 + strength]
+Level = Annotated[int, Field(ge=0, le=255)]
+Interpolation = Literal["nearest", "bilinear"]
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("The lower bound comes first")
+    return bounds
+
+
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
+Shares = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]], AfterValidator(_ordered)
+]
 
 # (images, keys, **params) -> images, in resfit.data.augment's manner. Applied in the recipe's order.
 AUGMENTATIONS: dict[str, Technique] = {
@@ -46,6 +61,41 @@ AUGMENTATIONS: dict[str, Technique] = {
     ),
     "flip": Technique("resfit.data.augment:flip", {}),
     "alternating-flip": Technique("resfit.data.augment:alternating_flip", {}, by_epoch=True),
+    "rotation": Technique(
+        "resfit.data.geometry:rotation",
+        {"degrees": (Annotated[float, Field(gt=0, le=180)], 15.0), "interpolation": (Interpolation, "nearest")},
+    ),
+    "affine": Technique(
+        "resfit.data.geometry:affine",
+        {
+            "translate": (Annotated[float, Field(ge=0, le=1)], 0.1),  # of the side
+            "degrees": (Annotated[float, Field(ge=0, le=180)], 0.0),
+            "scale": (Range, (1.0, 1.0)),
+            "shear": (Annotated[float, Field(ge=0, lt=90)], 0.0),  # degrees
+            "interpolation": (Interpolation, "nearest"),
+        },
+    ),
+    "color-jitter": Technique(
+        "resfit.data.color:color_jitter",
+        {
+            "brightness": (Strength, 0.2),
+            "contrast": (Strength, 0.2),
+            "saturation": (Strength, 0.2),
+            "hue": (Annotated[float, Field(ge=0, le=0.5)], 0.0),  # of the circle
+        },
+    ),
+    "cutout": Technique(
+        "resfit.data.augment:cutout", {"size": (Annotated[int, Field(ge=1, le=1024)], 16), "fill": (Level, 0)}
+    ),
+    "erasing": Technique(
+        "resfit.data.augment:erasing",
+        {
+            "probability": (Annotated[float, Field(gt=0, le=1)], 0.5),
+            "area": (Shares, (0.02, 0.4)),
+            "ratio": (Range, (0.3, 1 / 0.3)),
+            "fill": (Level, 0),
+        },
+    ),
 }
 
 # (images float, targets (N, K), generator, **params) -> (images, targets). One or none a step, by their probabilities.

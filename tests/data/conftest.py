@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from resfit.errors import DataError
@@ -18,6 +19,21 @@ from resfit.errors import DataError
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("RESFIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("RESFIT_DATA", raising=False)
+
+
+@pytest.fixture(scope="session")
+def pieces() -> torch.Tensor:
+    """Real images and hard ones, uint8 (72, 3, 32, 32): pieces of a photograph, noise, few levels, flat, black, white."""
+    from sklearn.datasets import load_sample_image
+
+    photo = load_sample_image("china.jpg")
+    generator = np.random.default_rng(0)
+    places = zip(generator.integers(0, 427 - 32, 48), generator.integers(0, 640 - 32, 48), strict=True)
+    real = np.stack([photo[y : y + 32, x : x + 32] for y, x in places])
+    noise = generator.integers(0, 256, (12, 32, 32, 3), np.uint8)
+    few = generator.integers(0, 3, (6, 32, 32, 3), np.uint8) * 40 + 90
+    flat = np.stack([np.full((32, 32, 3), level, np.uint8) for level in (0, 255, 1, 128, (10, 200, 90), (255, 0, 0))])
+    return torch.from_numpy(np.concatenate([real, noise, few.astype(np.uint8), flat])).permute(0, 3, 1, 2).contiguous()
 
 
 @pytest.fixture(scope="session")

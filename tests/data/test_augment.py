@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from resfit.data.augment import crop, flip, make_augment
+from resfit.data.augment import crop, cutout, erasing, flip, make_augment
 from resfit.data.batches import derive, epoch_order, image_keys, integers, make_normalize, mix, uniform
+from resfit.errors import UsageError
 from resfit.plugins import AUGMENTATIONS, check_params, function
 
 MASK = 2**64 - 1
@@ -68,11 +69,61 @@ def test_flip_mirrors_about_half():
     assert 0.45 < mirrored.float().mean() < 0.55
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("fill", [0, 99])
+def test_cutout_is_a_clipped_square_about_a_uniform_centre(fill):
+    before, size = torch.full((900, 3, 9, 9), 7, dtype=torch.uint8), 4
+    after = cutout(before, keys(900), size, fill)
+    seen = set()
+    for k, (y, x) in enumerate(
+        zip(integers(keys(900), 0, 9).tolist(), integers(keys(900), 1, 9).tolist(), strict=True)
+    ):
+        expected = np.full((3, 9, 9), 7)
+        expected[:, max(0, y - 2) : y + 2, max(0, x - 2) : x + 2] = fill
+        np.testing.assert_array_equal(after[k].numpy(), expected)
+        seen.add((y, x))
+    assert len(seen) == 81  # corners too
+
+
+def test_erasing_fills_whole_rectangles_of_the_asked_area_and_ratio():
+    before = torch.full((3000, 3, 32, 48), 7, dtype=torch.uint8)
+    after = erasing(before, keys(3000), 0.7, (0.1, 0.5), (0.5, 2.0), 200)
+    erased = (after == 200).all(1)
+    assert torch.equal(erased, (after != 7).any(1))
+    hit = erased.flatten(1).any(1)
+    assert abs(hit.float().mean() - 0.7) < 0.03
+    down, across = erased[hit].any(2).sum(1), erased[hit].any(1).sum(1)
+    assert torch.equal(erased[hit].flatten(1).sum(1), down * across)  # rectangles
+    share, ratio = (down * across) / (32 * 48), down / across
+    assert 0.095 < share.min() < 0.11
+    assert 0.46 < share.max() < 0.52
+    assert abs(share.mean() - 0.3) < 0.01  # uniform
+    assert ratio.min() > 0.46
+    assert ratio.max() < 2.15  # both but for the rounding to pixels
+    assert abs(ratio[share < 0.3].log().mean()) < 0.04  # log-uniform where every ratio fits
+    assert erased[hit].any(0).all()  # every place is reached
+
+
+# beside the defaults, for the test of all augmentations below
+OTHER_PARAMS = {
+    "crop": [{"mode": "reflect"}],
+    "rotation": [{"degrees": 180, "interpolation": "bilinear"}],
+    "affine": [{"degrees": 30, "scale": (0.5, 2), "shear": 20}, {"translate": 0.5, "interpolation": "bilinear"}],
+    "color-jitter": [{"brightness": 1, "contrast": 0.9, "saturation": 2, "hue": 0.5}],
+    "cutout": [{"size": 3, "fill": 100}],
+    "erasing": [{"probability": 1, "area": (0.5, 1), "ratio": (1, 1), "fill": 255}],
+}
+UINT8_ONLY = {"color-jitter"}
+
+
+@pytest.mark.parametrize(
+    ("name", "given"), [(name, given) for name in AUGMENTATIONS for given in [{}, *OTHER_PARAMS.get(name, [])]]
+)
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_every_augmentation_depends_on_the_image_alone(name, dtype):
+def test_every_augmentation_depends_on_the_image_alone(name, given, dtype):
     """The contract of docs/design.md for whoever adds one: shape, type and device kept, whatever the batch."""
-    apply, params = function("augmentations", name), check_params("augmentations", name, {}, name)
+    if name in UINT8_ONLY:
+        dtype = torch.uint8
+    apply, params = function("augmentations", name), check_params("augmentations", name, given, name)
     before = images(dtype=dtype)
     copy = before.clone()
     whole = apply(before, keys(), **params)
@@ -83,6 +134,26 @@ def test_every_augmentation_depends_on_the_image_alone(name, dtype):
     parts = [apply(before[i], keys()[i], **params) for i in order.split(5)]
     assert torch.equal(torch.cat(parts), whole[order])
     assert not torch.equal(whole, apply(before, keys(epoch=1), **params))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("rotation", {"degrees": 0}, "greater than 0"),
+        ("rotation", {"degrees": 181}, "less than or equal to 180"),
+        ("rotation", {"interpolation": "bicubic"}, "'nearest' or 'bilinear'"),
+        ("affine", {"translate": 1.5}, "less than or equal to 1"),
+        ("affine", {"scale": (2, 1)}, "lower bound"),
+        ("color-jitter", {"hue": 0.6}, "less than or equal to 0.5"),
+        ("cutout", {"size": 0}, "greater than or equal to 1"),
+        ("cutout", {"fill": 256}, "less than or equal to 255"),
+        ("erasing", {"area": (0.5, 0.1)}, "lower bound"),
+    ],
+)
+def test_values_out_of_bounds_are_refused_by_name(name, given, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        check_params("augmentations", name, given, f"augment.{name}")
+    assert str(caught.value).startswith(f"augment.{name}.{next(iter(given))}")
 
 
 def test_augment_applies_in_order_with_draws_of_its_own():

@@ -1,6 +1,9 @@
 """Augmentations of whole batches, on the images' device: `(images, keys, **params) -> images`, draws from each image's key.
 
-Crop and flip: Krizhevsky 2012; with padding as in He et al. 2015 (arXiv 1512.03385).
+Crop and flip: Krizhevsky 2012; with padding as in He et al. 2015 (arXiv 1512.03385). Cutout: DeVries, Taylor 2017, "Improved
+regularization of convolutional neural networks with cutout" (arXiv 1708.04552). Erasing: Zhong et al. 2017, "Random erasing
+data augmentation" (arXiv 1708.04896). Both come before normalisation here: their fill is a level of uint8, black unless the
+recipe says otherwise, where DeVries and Taylor fill with zeros after it, which is the data's mean.
 """
 
 from collections.abc import Callable, Mapping
@@ -64,6 +67,47 @@ def alternating_flip(images: Tensor, keys: Tensor, epoch: int) -> Tensor:
     """
     mirrored = (uniform(keys, 0) < 0.5)[:, None, None, None]
     return torch.where(mirrored ^ bool(epoch % 2), images.flip(-1), images)
+
+
+def cutout(images: Tensor, keys: Tensor, size: int, fill: int) -> Tensor:
+    """Return images (N, C, H, W), each with a square of `size` pixels filled, its centre uniform over the image.
+
+    The square is clipped at the border, as in the paper.
+    """
+    height, width = images.shape[2:]
+    top = integers(keys, 0, height) - size // 2
+    left = integers(keys, 1, width) - size // 2
+    return _fill(images, top, left, top + size, left + size, fill)
+
+
+def erasing(
+    images: Tensor, keys: Tensor, probability: float, area: tuple[float, float], ratio: tuple[float, float], fill: int
+) -> Tensor:
+    """Return images (N, C, H, W), each with `probability` a rectangle filled, that lies wholly within it.
+
+    Its share of the area is uniform in `area`, its ratio of height to width log-uniform in `ratio`. The paper draws the ratio
+    uniformly, and draws again while the rectangle does not fit; here the ratio is drawn among those that fit.
+    """
+    height, width = images.shape[2:]
+    share = area[0] + (area[1] - area[0]) * uniform(keys, 1)
+    pixels = share * height * width
+    low = (pixels / width**2).clamp(min=ratio[0]).log()
+    high = (height**2 / pixels).clamp(max=ratio[1]).log()
+    root = (low + (high - low) * uniform(keys, 2)).mul(0.5).exp()
+    rows = (pixels.sqrt() * root).round().clamp(1, height)
+    columns = (pixels.sqrt() / root).round().clamp(1, width)
+    top = (uniform(keys, 3) * (height - rows + 1)).floor().minimum(height - rows)
+    left = (uniform(keys, 4) * (width - columns + 1)).floor().minimum(width - columns)
+    rows = torch.where(uniform(keys, 0) < probability, rows, 0)
+    return _fill(images, top, left, top + rows, left + columns, fill)
+
+
+def _fill(images: Tensor, top: Tensor, left: Tensor, bottom: Tensor, right: Tensor, fill: int) -> Tensor:
+    """Return images with rows top..bottom and columns left..right, each bound (N,) and its end excluded, set to `fill`."""
+    rows, columns = (torch.arange(side, device=images.device) for side in images.shape[2:])
+    down = (rows >= top[:, None]) & (rows < bottom[:, None])
+    across = (columns >= left[:, None]) & (columns < right[:, None])
+    return images.masked_fill((down[:, :, None] & across[:, None, :])[:, None], fill)
 
 
 def _offsets(keys: Tensor, draw: int, padding: int, size: int) -> Tensor:
