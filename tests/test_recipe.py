@@ -1,18 +1,22 @@
 """Recipes: what is shipped, what is refused, and that a written recipe reads back as itself."""
 
+from itertools import pairwise
+
 import pytest
 
 from resfit.budget import check_budget
 from resfit.errors import UsageError
 from resfit.models.families import cost
-from resfit.recipe import load_recipe, parse_recipe, recipe_names, recipe_to_toml
+from resfit.recipe import SHIPPED, load_recipe, parse_recipe, recipe_names, recipe_to_toml
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_shipped_recipe_fits_its_budget_and_round_trips(name, tmp_path):
     recipe = load_recipe(name)
     assert recipe.name == name
-    assert check_budget(cost(recipe.network), recipe.budget).ok
+    assert (
+        check_budget(cost(recipe.network), recipe.budget).ok == recipe.budget.enforce
+    )  # what is not enforced is exceeded
     path = tmp_path / "again.toml"
     path.write_text(recipe_to_toml(recipe))
     assert load_recipe(path) == recipe
@@ -32,7 +36,7 @@ def test_settings_by_key():
         "train.epochs=7",
         "budget.max_params=6M",
     ]
-    recipe = load_recipe("r4-lighter", [*settings, "augment.crop.mode=reflect", "network.dropout=0.25"])
+    recipe = load_recipe("default", [*settings, "augment.crop.mode=reflect", "network.dropout=0.25"])
     assert recipe.optim.name == "adamw"
     assert recipe.optim.lr == 1e-3
     assert recipe.optim.params == {"betas": (0.8, 0.99)}
@@ -71,13 +75,94 @@ REFUSED = {
     "name=../x": "name: ",
     "optim.lr": "write it as key=value",
     "train.epochs.more=1": "epochs is a single value",
+    "train.epochs=0": "train.epochs: Input should be greater than or equal to 1, got 0.",
+    "schedule.T_max=0": "schedule.T_max: no such key.",
+    "schedule={name='warm-restarts', first_epochs=0}": "schedule.first_epochs: Input should be greater than 0, got 0.",
+    "schedule={name='multi-step', milestones=[30, 20]}": "schedule.milestones: must be one or more epochs, each later",
+    "mix.cutmx.alpha=1": "'cutmx' is none of the mixes. Did you mean 'cutmix'?",
+    "mix.mixup.alpha=0": "mix.mixup.alpha: Input should be greater than 0, got 0.",
+    "mix={mixup={probability=0.7}, cutmix={probability=0.7}}": "mix.mixup and mix.cutmix: probabilities add up to 1.4",
+    "augment.alternating-flip={}": "augment.flip and augment.alternating-flip undo each other",
+    "distill.temperature=0": "distill.temperature: Input should be greater than 0, got 0.",
+    "tta=mirror": "tta: Input should be 'none', 'flip' or 'flip-shift', got 'mirror'.",
 }
+
+
+def test_mixed_labels_for_a_loss_of_one_class_are_refused():
+    with pytest.raises(UsageError, match=r"train\.loss 'cross-entropy' reads one class.*mix\.mixup makes mixtures"):
+        load_recipe("default", ["mix.mixup.alpha=0.2", "train.loss=cross-entropy"])
+    assert load_recipe("default", ["mix.mixup.alpha=0.2", "train.loss=soft-cross-entropy"]).mix["mixup"]["alpha"] == 0.2
+
+
+def test_another_technique_takes_the_old_ones_parameters_away():
+    recipe = load_recipe("r4-lighter", ["schedule.name=cosine", "optim.name=sgd"])
+    assert recipe.schedule.params == {"end": 0.0}
+    assert recipe.optim.params == {"momentum": 0.9, "nesterov": True}
+    assert recipe.optim.lr == 1e-3
+
+
+def test_a_recipe_on_a_base(tmp_path):
+    plain, mixed = load_recipe("r3-unmixed"), load_recipe("r3")
+    assert plain.mix == {}
+    assert plain.model_copy(update={"mix": mixed.mix, "name": "r3"}) == mixed
+    (tmp_path / "mine.toml").write_text(
+        'base = "r4-lighter"\n[schedule]\nname = "step"\n[augment.flip]\n[train]\nepochs = 3\n'
+    )
+    (tmp_path / "mine-longer.toml").write_text('base = "mine.toml"\n[train]\nepochs = 4\n')
+    mine = load_recipe(tmp_path / "mine-longer.toml")
+    assert (mine.name, mine.train.epochs, mine.train.batch_size) == ("mine-longer", 4, 128)
+    assert mine.augment == {"flip": {}}  # replaced, so that the order is plain to see
+    assert mine.schedule.params == {"every_epochs": 10.0, "gamma": 0.1}  # nothing of the plateau
+    assert mine.optim == load_recipe("r4-lighter").optim
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("r4-lihter", "base: 'r4-lihter' is no shipped recipe.*Did you mean 'r4-lighter'"),
+        ("loop.toml", "leads back to itself"),
+    ],
+)
+def test_wrong_bases(base, message, tmp_path):
+    path = tmp_path / "loop.toml"
+    path.write_text(f'base = "{base}"')
+    with pytest.raises(UsageError, match=message):
+        load_recipe(path)
+
+
+def test_the_ladder_differs_by_one_step_each():
+    steps = [load_recipe(name).model_dump() for name in (*(f"best-5m-{k}" for k in range(1, 6)), "best-5m")]
+    changed = []
+    for before, after in pairwise(steps):
+        parts = {key for key in before if before[key] != after[key] and key != "name"}
+        changed.append(parts)
+    assert changed == [{"mix"}, {"augment"}, {"train"}, {"optim"}, {"tta"}]
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name not in ("default", "digits", "speed-cpu")])
+def test_headers_say_what_a_recipe_is_and_costs(name):
+    head = [line for line in (SHIPPED / f"{name}.toml").read_text().splitlines() if line.startswith("#")]
+    text, recipe = "\n".join(head), load_recipe(name)
+    total = cost(recipe.network)
+    assert "# Source: " in text
+    assert f"# Command: resfit train {name} --data PATH" in text
+    epochs = recipe.train.epochs
+    assert f"# Cost: {total.params:,} params, {total.macs:,} macs an image, {epochs} epochs" in text
+
+
+def test_no_modern_recipe_takes_more_epochs_than_its_report():
+    names = [name for name in recipe_names() if name.endswith("-modern")]
+    assert len(names) >= 6
+    for name in names:
+        ours, theirs = load_recipe(name), load_recipe(name.removesuffix("-modern"))
+        assert ours.network == theirs.network
+        assert ours.train.epochs <= theirs.train.epochs
 
 
 @pytest.mark.parametrize(("setting", "message"), REFUSED.items(), ids=REFUSED)
 def test_wrong_setting_is_one_line_that_names_the_key(setting, message):
     with pytest.raises(UsageError) as caught:
-        load_recipe("r4-lighter", [setting])
+        load_recipe("default", [setting])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

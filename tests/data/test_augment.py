@@ -1,13 +1,15 @@
 """Augmentations against brute force, and draws that belong to the image alone."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
-from resfit.data.augment import crop, cutout, erasing, flip, make_augment
+from resfit.data.augment import alternating_flip, crop, cutout, erasing, flip, make_augment
 from resfit.data.batches import derive, epoch_order, image_keys, integers, make_normalize, mix, uniform
 from resfit.errors import UsageError
-from resfit.plugins import AUGMENTATIONS, check_params, function
+from resfit.plugins import AUGMENTATIONS, check_params, function, technique
 
 MASK = 2**64 - 1
 
@@ -124,6 +126,8 @@ def test_every_augmentation_depends_on_the_image_alone(name, given, dtype):
     if name in UINT8_ONLY:
         dtype = torch.uint8
     apply, params = function("augmentations", name), check_params("augmentations", name, given, name)
+    if technique("augmentations", name).by_epoch:
+        apply = partial(apply, epoch=0)
     before = images(dtype=dtype)
     copy = before.clone()
     whole = apply(before, keys(), **params)
@@ -162,6 +166,18 @@ def test_augment_applies_in_order_with_draws_of_its_own():
     expected = crop(images(), image_keys(7, 3, index, "crop"), 4, "zeros")
     expected = flip(expected, image_keys(7, 3, index, "flip"))
     assert torch.equal(augment(images(), index, 7, 3), expected)
+
+
+def test_alternating_flip_mirrors_each_image_every_second_epoch():
+    augment, index = make_augment({"alternating-flip": {}}), torch.arange(32)
+    epochs = [augment(images(), index, 0, epoch) for epoch in range(4)]
+    first = [torch.equal(after, before) for after, before in zip(epochs[0], images(), strict=True)]
+    assert 8 <= sum(first) <= 24
+    for epoch, batch in enumerate(epochs):
+        for k, before in enumerate(images()):
+            kept = first[k] == (epoch % 2 == 0)
+            assert torch.equal(batch[k], before if kept else before.flip(-1))
+    assert torch.equal(alternating_flip(images(), keys(), 0), flip(images(), keys()))
 
 
 def test_order_is_a_permutation_of_seed_and_epoch():

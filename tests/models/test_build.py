@@ -13,7 +13,7 @@ from resfit.errors import UsageError
 from resfit.models import families
 from resfit.models.cost import Cost
 from resfit.models.families import Family, build
-from resfit.models.layers import SubsampledConv
+from resfit.models.layers import SubsampledConv, drop_branches
 from resfit.models.networks import network
 from resfit.models.spec import ModelSpec, parse_spec
 from resfit.models.wrn_net import PreActivatedBlock
@@ -226,3 +226,24 @@ def test_the_subsampled_projection_is_the_strided_convolution(stride: int) -> No
     narrow = build(parse_spec("resnet:widths=4,8:blocks_per_stage=1,1")).to(memory_format=torch.channels_last)
     narrow(images(64, 8).to(memory_format=torch.channels_last)).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in narrow.parameters())
+
+
+def test_stochastic_depth_grows_to_the_last_block_and_keeps_the_mean() -> None:
+    model = build(parse_spec("resnet:widths=4,8:blocks_per_stage=2,3:stochastic_depth=0.5"))
+    rates = [block.stochastic_depth for stage in model.stages for block in stage]
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    torch.manual_seed(0)
+    dropped = drop_branches(torch.ones(20_000, 2, 1, 1), 0.3)
+    values, counts = dropped.unique(return_counts=True)
+    torch.testing.assert_close(values, torch.tensor([0.0, 1 / 0.7]))
+    assert counts[0].item() / 40_000 == pytest.approx(0.3, abs=0.013)  # four deviations of a share of 20,000
+    assert torch.equal(dropped[:, 0], dropped[:, 1])  # an image's whole branch
+
+
+@pytest.mark.parametrize("family", ["resnet", "wrn", "separable"])
+def test_a_branch_that_is_always_dropped_leaves_the_shortcut(family: str) -> None:
+    spec = parse_spec(f"{family}:widths=8:blocks_per_stage=2:stem_width=8:stochastic_depth=0.999999")
+    block = build(spec).train().stages[0][1]
+    x = torch.rand(4, 8, 6, 6)
+    torch.testing.assert_close(block(x), x)
+    assert not torch.allclose(block.eval()(x), x)

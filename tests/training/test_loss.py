@@ -1,0 +1,73 @@
+"""Losses against their formulas, and what a teacher is asked and refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from resfit.errors import UsageError
+from resfit.evaluation.bundle import load_bundle
+from resfit.recipe import Distill, load_recipe
+from resfit.training.launch import train
+from resfit.training.loss import distillation, load_teacher, make_loss
+
+LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 3, 1, 1, 2, 0])
+
+
+def test_hard_smooth_and_soft_targets():
+    log_probs = LOGITS.double().log_softmax(1).numpy()
+    hard = -log_probs[np.arange(6), LABELS].mean()
+    smooth = 0.9 * hard + 0.1 * -log_probs.mean()
+    targets = torch.rand(6, 4, generator=torch.Generator().manual_seed(1))
+    targets /= targets.sum(1, keepdim=True)
+    soft = -(targets.numpy() * log_probs).sum(1).mean()
+    plain, smoothing = make_loss(0.0, Distill(), None), make_loss(0.1, Distill(), None)
+    assert plain(LOGITS, LABELS, LOGITS).item() == pytest.approx(hard, rel=1e-5)
+    assert smoothing(LOGITS, LABELS, LOGITS).item() == pytest.approx(smooth, rel=1e-5)
+    assert plain(LOGITS, targets, LOGITS).item() == pytest.approx(soft, rel=1e-5)
+    assert smoothing(LOGITS, torch.eye(4)[LABELS], LOGITS).item() == pytest.approx(smooth, rel=1e-5)
+
+
+def test_distillation_is_the_papers():
+    theirs = torch.randn(6, 4, generator=torch.Generator().manual_seed(2))
+    p, q = (values.double().div(3).softmax(1).numpy() for values in (theirs, LOGITS))
+    divergence = (p * np.log(p / q)).sum(1).mean() * 9
+    assert distillation(LOGITS, theirs, 3.0).item() == pytest.approx(divergence, rel=1e-5)
+    assert distillation(theirs, theirs, 3.0).item() == pytest.approx(0, abs=1e-6)
+    both = make_loss(0.0, Distill(temperature=3.0, weight=0.25), lambda inputs: theirs)
+    hard = make_loss(0.0, Distill(), None)(LOGITS, LABELS, LOGITS).item()
+    assert both(LOGITS, LABELS, LOGITS).item() == pytest.approx(0.75 * hard + 0.25 * divergence, rel=1e-5)
+
+
+def test_a_teacher_sees_images_in_its_own_normalisation(trained):
+    bundle = load_bundle(trained.folder, "cpu")
+    settings = [
+        "data.mean=[0.1,0.2,0.3]",
+        "data.std=[0.5,0.6,0.7]",
+        f"distill.teacher={trained.folder}",
+        "data.image_size=16",
+    ]
+    recipe = load_recipe("resnet:widths=4:blocks_per_stage=1", settings)
+    teacher = load_teacher(recipe, bundle.class_names, torch.device("cpu"))
+    images = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (recipe.data.mean, recipe.data.std))
+    logits = teacher((images / 255 - mean) / std)
+    np.testing.assert_allclose(logits.numpy(), bundle.logits(images.numpy()), atol=1e-4)
+    assert load_teacher(load_recipe("default"), bundle.class_names, torch.device("cpu")) is None
+
+
+def test_a_student_learns_from_a_run_and_wrong_teachers_are_refused(trained, tiny_recipe, digits_npz, tmp_path):
+    run = train(
+        tiny_recipe, digits_npz, tmp_path / "student", device="cpu", settings=[f"distill.teacher={trained.folder}"]
+    )
+    assert run.summary["val"]["accuracy"] > 0.5
+    for teacher, more, message in (
+        (tmp_path / "nowhere", [], r"distill\.teacher: .*nowhere: holds no bundle.* Train one first"),
+        (trained.folder, ["data.image_size=8"], r"reads 16-pixel images, not 8\. Set data\.image_size=16"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            train(tiny_recipe, digits_npz, tmp_path / "x", device="cpu", settings=[f"distill.teacher={teacher}", *more])
+        assert not (tmp_path / "x").exists()
+    recipe = load_recipe(tiny_recipe, [f"distill.teacher={trained.folder}"])
+    with pytest.raises(UsageError, match="knows other classes"):
+        load_teacher(recipe, ("a", "b", "c"), torch.device("cpu"))
