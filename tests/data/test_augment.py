@@ -135,6 +135,9 @@ def test_every_augmentation_depends_on_the_image_alone(name, given, dtype):
     parts = [apply(before[i], keys()[i], **params) for i in order.split(5)]
     assert torch.equal(torch.cat(parts), whole[order])
     assert not torch.equal(whole, apply(before, keys(epoch=1), **params))
+    # on the device without data whatever would wait for the device, or has a shape that depends on values, raises
+    nowhere = apply(before.to("meta"), keys().to("meta"), **params)
+    assert (nowhere.shape, nowhere.dtype, nowhere.device.type) == (before.shape, before.dtype, "meta")
 
 
 @pytest.mark.parametrize(
