@@ -96,6 +96,12 @@ AUGMENTATIONS: dict[str, Technique] = {
             "fill": (Level, 0),
         },
     ),
+    "auto-augment": Technique("resfit.data.policies:auto_augment", {}),
+    "rand-augment": Technique(
+        "resfit.data.policies:rand_augment",
+        {"num_ops": (Annotated[int, Field(ge=1, le=8)], 2), "magnitude": (Annotated[int, Field(ge=0, le=30)], 9)},
+    ),
+    "trivial-augment": Technique("resfit.data.policies:trivial_augment", {}),
 }
 
 # (images float, targets (N, K), generator, **params) -> (images, targets). One or none a step, by their probabilities.

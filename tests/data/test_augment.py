@@ -112,9 +112,10 @@ OTHER_PARAMS = {
     "affine": [{"degrees": 30, "scale": (0.5, 2), "shear": 20}, {"translate": 0.5, "interpolation": "bilinear"}],
     "color-jitter": [{"brightness": 1, "contrast": 0.9, "saturation": 2, "hue": 0.5}],
     "cutout": [{"size": 3, "fill": 100}],
+    "rand-augment": [{"num_ops": 3, "magnitude": 30}],
     "erasing": [{"probability": 1, "area": (0.5, 1), "ratio": (1, 1), "fill": 255}],
 }
-UINT8_ONLY = {"color-jitter"}
+UINT8_ONLY = {"color-jitter", "auto-augment", "rand-augment", "trivial-augment"}
 
 
 @pytest.mark.parametrize(
@@ -138,6 +139,9 @@ def test_every_augmentation_depends_on_the_image_alone(name, given, dtype):
     parts = [apply(before[i], keys()[i], **params) for i in order.split(5)]
     assert torch.equal(torch.cat(parts), whole[order])
     assert not torch.equal(whole, apply(before, keys(epoch=1), **params))
+    # on the device without data whatever would wait for the device, or has a shape that depends on values, raises
+    nowhere = apply(before.to("meta"), keys().to("meta"), **params)
+    assert (nowhere.shape, nowhere.dtype, nowhere.device.type) == (before.shape, before.dtype, "meta")
 
 
 @pytest.mark.parametrize(
@@ -151,6 +155,7 @@ def test_every_augmentation_depends_on_the_image_alone(name, given, dtype):
         ("color-jitter", {"hue": 0.6}, "less than or equal to 0.5"),
         ("cutout", {"size": 0}, "greater than or equal to 1"),
         ("cutout", {"fill": 256}, "less than or equal to 255"),
+        ("rand-augment", {"magnitude": 31}, "less than or equal to 30"),
         ("erasing", {"area": (0.5, 0.1)}, "lower bound"),
     ],
 )

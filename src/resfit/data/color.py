@@ -76,3 +76,49 @@ def turn_hue(pixels: Tensor, turns: Tensor) -> Tensor:
 def _factor(keys: Tensor, draw: int, strength: float) -> Tensor:
     low = max(0.0, 1 - strength)
     return low + (1 + strength - low) * uniform(keys, draw)
+
+
+def smooth(pixels: Tensor) -> Tensor:
+    """Return float32 pixels 0..255 after Pillow's SMOOTH filter: 3 x 3 of weight 1, centre 5, over 13; borders unchanged."""
+    rows = pixels[:, :, :-2] + pixels[:, :, 1:-1] + pixels[:, :, 2:]
+    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * pixels[:, :, 1:-1, 1:-1]
+    made = pixels.clone()
+    made[:, :, 1:-1, 1:-1] = total.div_(13).add_(0.5).floor_()
+    return made
+
+
+def look_up(images: Tensor, bits: Tensor, threshold: Tensor, stretched: Tensor, equalized: Tensor) -> Tensor:
+    """Return images uint8 (N, C, H, W), each through a table of 256 levels a channel, with the arithmetic of Pillow's ImageOps.
+
+    `bits` (N,) are kept, 8 for all; levels from `threshold` (N,) on are inverted, 256 for none; the contrast is stretched where
+    `stretched` (N,) bool, the histogram flattened where `equalized` (N,) bool, of which the latter stands for all.
+    """
+    count, channels = images.shape[:2]
+    flat = images.reshape(count, channels, -1)
+    index = flat.long()
+    levels = torch.arange(256, dtype=torch.float32, device=images.device)
+    step = (8 - bits).exp2()[:, None]
+    table = (levels / step).floor() * step
+    table = torch.where(levels < threshold[:, None], table, 255 - table)[:, None]
+    low, high = flat.amin(2, keepdim=True).float(), flat.amax(2, keepdim=True).float()
+    stretched = stretched[:, None, None] & (high > low)
+    low, span = torch.where(stretched, low, 0.0), torch.where(stretched, high - low, 255.0)
+    table = (
+        (255 * (table - low) / span).floor_().clamp_(0, 255)
+    )  # Pillow's doubles may come to one less than the exact 255
+    table = torch.where(equalized[:, None, None], _equalized(index), table).to(torch.uint8)
+    return table.gather(2, index).view_as(images)
+
+
+def _equalized(index: Tensor) -> Tensor:
+    """Return the tables (N, C, 256) float32 that flatten the histogram of each channel (N, C, H W) int64."""
+    count, channels, pixels = index.shape
+    ones = torch.ones((), dtype=torch.int32, device=index.device).expand(index.shape)
+    histogram = torch.zeros(count, channels, 256, dtype=torch.int32, device=index.device).scatter_add_(2, index, ones)
+    last = histogram.gather(2, index.amax(2, keepdim=True))
+    step = (pixels - last) // 255
+    below = histogram.cumsum(2, dtype=torch.int32) - histogram
+    made = (step // 2 + below) // step.clamp(min=1)
+    return torch.where(
+        step > 0, made.clamp_(max=255), torch.arange(256, dtype=torch.int32, device=index.device)
+    ).float()
