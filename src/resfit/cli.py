@@ -104,6 +104,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     p.add_argument(
         "network", metavar="NAME|SPEC", help="a name of `resfit list`, or a spec such as resnet:widths=16,32:..."
     )
+    p.add_argument("--layers", action="store_true", help="show every layer's output shape, params and macs")
     for limit in ("params", "macs", "bytes"):
         p.add_argument(f"--max-{limit}", metavar="SIZE", help=f"exit 3 above this many {limit}, e.g. 5M")
 
@@ -147,6 +148,13 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
         "--sample", metavar="CSV", type=Path, help="a sample submission whose header, ids and order must match"
     )
     _device(p)
+
+    p = verb("curves", verbs.do_curves, "Draw the accuracy and loss curves of runs, side by side, as SVG or PNG.")
+    p.add_argument(
+        "paths", nargs="+", metavar="RUN", help="run folders, parents of --seeds, or results/reproduce/*.json"
+    )
+    p.add_argument("-o", "--out", required=True, metavar="FILE", type=Path, help="where to draw: .svg, or .png")
+    p.add_argument("--metric", choices=("accuracy", "loss"), help="one panel instead of both")
 
     p = verb("demo", verbs.do_demo, "Run the whole path on handwritten digits, in about a minute, without a network.")
     p.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: runs/digits-<n>)")

@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # `resfit --help` needs none of them
     from resfit.budget import Verdict
     from resfit.models.cost import Cost
+    from resfit.models.layertable import Layer
     from resfit.models.spec import ModelSpec
 
 
-def cost_text(name: str, spec: "ModelSpec", total: "Cost", verdict: "Verdict") -> str:
-    """Return the lines of `cost`: counts, memory in MiB as torchsummary counts it, and the verdict on the budget."""
+def cost_text(name: str, spec: "ModelSpec", total: "Cost", verdict: "Verdict", layers: "Sequence[Layer]" = ()) -> str:
+    """Return the lines of `cost`: layers if given, counts, memory in MiB as torchsummary counts it, verdict on the budget."""
     from resfit.models.spec import format_spec
 
     memory = total.memory_mb
     shares = f"input {memory['input']:.2f} + activations {memory['activations']:.2f} + params {memory['params']:.2f}"
     lines = [
         f"{name}  {format_spec(spec)}",
+        *_layer_lines(layers),
         f"params       {total.params:>15,}   {total.weight_bytes:,} bytes as float32",
         f"macs         {total.macs:>15,}   for one {spec.image_size}x{spec.image_size} image",
         f"activations  {total.activations:>15,}",
@@ -24,6 +26,22 @@ def cost_text(name: str, spec: "ModelSpec", total: "Cost", verdict: "Verdict") -
         f"budget       {verdict.text}",
     ]
     return "\n".join(lines)
+
+
+def _layer_lines(layers: "Sequence[Layer]") -> list[str]:
+    if not layers:
+        return []
+    width = max(len(layer.name) for layer in layers)
+    lines = ["", f"{'layer':<{width}}  {'type':<17}  {'output':>13}  {'params':>12}  {'macs':>15}"]
+    for name, kind, shape, params, macs in layers:
+        shown = "x".join(map(str, shape))
+        lines.append(f"{name:<{width}}  {kind:<17}  {shown:>13}  {_count(params):>12}  {_count(macs):>15}")
+    params, macs = sum(layer.params for layer in layers), sum(layer.macs for layer in layers)
+    return [*lines, f"{'total':<{width}}  {'':<17}  {'':>13}  {params:>12,}  {macs:>15,}", ""]
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number else "-"
 
 
 def list_text(rows: Iterable[tuple[str, "Cost"]], recipes: Sequence[str]) -> str:
@@ -77,3 +95,9 @@ def prediction_text(report: dict[str, Any], out: str | None) -> str:
     ]
     lines.append(f"{report['n']:,} images; {report['budget']}" + (f"; written to {out}" if out else ""))
     return "\n".join(lines)
+
+
+def curves_text(runs: Sequence[dict[str, Any]], out: str) -> str:
+    """Return a line for each run that was drawn, and where the drawing is."""
+    lines = [f"{run['name']}: {run['epochs']:,} epoch{'s' * (run['epochs'] != 1)}" for run in runs]
+    return "\n".join([*lines, f"written to {out}"])

@@ -27,7 +27,7 @@ def do_cost(a: Arguments) -> int:
     from dataclasses import asdict
 
     from resfit.budget import Budget, check_budget, parse_size
-    from resfit.models.families import cost
+    from resfit.models.families import cost, layers
     from resfit.models.networks import network
     from resfit.models.spec import spec_to_dict
 
@@ -54,7 +54,9 @@ def do_cost(a: Arguments) -> int:
         "memory_mb": total.memory_mb,
         "budget": asdict(budget) | {"ok": verdict.ok, "verdict": verdict.text},
     }
-    _print(a, value, printing.cost_text(a.network, spec, total, verdict))
+    rows = layers(spec) if a.layers else []
+    shown = {"layers": [row._asdict() for row in rows]} if a.layers else {}
+    _print(a, value | shown, printing.cost_text(a.network, spec, total, verdict, rows))
     if asked and not verdict.ok:
         _say(f"resfit: {a.network}: {verdict.text}")
         return 3
@@ -163,6 +165,20 @@ def do_predict(a: Arguments) -> int:
 
 def _is_run(path: Path) -> bool:
     return any((path / name).is_file() for name in ("run.json", "config.json"))
+
+
+def do_curves(a: Arguments) -> int:
+    """Draw the curves of runs to a file."""
+    from resfit.curves import draw_curves, label
+
+    curves = draw_curves(a.paths, a.out, a.metric)
+    rows = [(label(run), len(run.seeds), run.epochs) for run in curves]
+    value = [{"name": name, "seeds": seeds, "epochs": epochs} for name, seeds, epochs in rows]
+    if a.json:
+        print(json.dumps({"out": str(a.out), "runs": value}, indent=2))
+    else:
+        _say(printing.curves_text(value, str(a.out)))
+    return 0
 
 
 def do_demo(a: Arguments) -> int:

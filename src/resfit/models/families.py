@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from resfit.models.cost import Cost
+    from resfit.models.layertable import Layer
     from resfit.models.spec import ModelSpec
 
 
@@ -26,12 +27,23 @@ class Family(NamedTuple):
     build: str
     stem_width: int = 0  # 0: as wide as the first stage
     shortcut_norm: bool = True
+    layers: str = ""  # as cost, but its layers one by one; a family from outside may leave it out
 
 
 FAMILIES: dict[str, Family] = {
-    "resnet": Family("resfit.models.resnet:cost", "resfit.models.resnet_net:build"),
-    "wrn": Family("resfit.models.wrn:cost", "resfit.models.wrn_net:build", stem_width=16, shortcut_norm=False),
-    "separable": Family("resfit.models.separable:cost", "resfit.models.separable_net:build"),
+    "resnet": Family(
+        "resfit.models.resnet:cost", "resfit.models.resnet_net:build", layers="resfit.models.resnet:layers"
+    ),
+    "wrn": Family(
+        "resfit.models.wrn:cost",
+        "resfit.models.wrn_net:build",
+        16,
+        shortcut_norm=False,
+        layers="resfit.models.wrn:layers",
+    ),
+    "separable": Family(
+        "resfit.models.separable:cost", "resfit.models.separable_net:build", layers="resfit.models.separable:layers"
+    ),
 }
 GROUP = "resfit.families"
 
@@ -40,6 +52,14 @@ def cost(spec: "ModelSpec") -> "Cost":
     """Count what `spec` costs, in closed form and without torch."""
     counted: Cost = _function(spec.family, _family(spec.family).cost)(spec)
     return counted
+
+
+def layers(spec: "ModelSpec") -> "list[Layer]":
+    """List the layers of `spec` in forward order, without torch; their counts add up to `cost`. Raises UsageError."""
+    where = _family(spec.family).layers
+    if not where:
+        raise UsageError(f"{spec.family}: names no function for its layers. Take the totals, without --layers.")
+    return list(_function(spec.family, where)(spec))
 
 
 def build(spec: "ModelSpec", seed: int = 0) -> "nn.Module":

@@ -4,13 +4,21 @@ Its blocks are pre-activated, as in He et al. 2016, "Identity mappings in deep r
 depart from it only in that any widths may be given, so that its widening factor may be a fraction.
 """
 
+from collections.abc import Iterable
+
 from resfit.models.cost import Block, Cost, block_end, network_cost
+from resfit.models.layertable import Layer, conv, end_layers, network_layers, norm
 from resfit.models.spec import ModelSpec
 
 
 def cost(spec: ModelSpec) -> Cost:
     """Count a `wrn` spec."""
     return network_cost(spec, _block, normed_at="end")
+
+
+def layers(spec: ModelSpec) -> Iterable[Layer]:
+    """List the layers of a `wrn` spec in forward order."""
+    return network_layers(spec, _block_layers, normed_at="end")
 
 
 def _block(spec: ModelSpec, width_in: int, width: int, stride: int, side_in: int, side: int) -> Block:
@@ -21,3 +29,13 @@ def _block(spec: ModelSpec, width_in: int, width: int, stride: int, side_in: int
         macs + weights * side * side,
         activations + width_in * side_in**2 + 3 * width * side * side,
     )
+
+
+def _block_layers(
+    spec: ModelSpec, name: str, width_in: int, width: int, stride: int, side_in: int, side: int
+) -> Iterable[Layer]:
+    yield norm(f"{name}.norm1", width_in, side_in)
+    yield conv(spec, f"{name}.conv1", width_in, width, spec.kernel, side)
+    yield norm(f"{name}.norm2", width, side)
+    yield conv(spec, f"{name}.conv2", width, width, spec.kernel, side)
+    yield from end_layers(spec, name, "PreActivatedBlock", width_in, width, stride, side)
