@@ -131,7 +131,7 @@ def test_wrong_bases(base, message, tmp_path):
 
 
 def test_the_ladder_differs_by_one_step_each():
-    steps = [load_recipe(name).model_dump() for name in (*(f"best-5m-{k}" for k in range(1, 6)), "best-5m")]
+    steps = [dict(load_recipe(name)) for name in (*(f"best-5m-{k}" for k in range(1, 6)), "best-5m")]
     changed = []
     for before, after in pairwise(steps):
         parts = {key for key in before if before[key] != after[key] and key != "name"}

@@ -17,6 +17,7 @@ import torch
 from resfit import durable
 from resfit.cli import main
 from resfit.errors import DataError, GateError, ResfitError, ResourceError, UsageError
+from resfit.plugins import AUGMENTATIONS, MIXES, OPTIMIZERS, SCHEDULES
 from resfit.runs import Run, new_run, own
 from resfit.training import loop
 from resfit.training.checkpoint import checkpoints, load_newest, read_tensors, save_checkpoint
@@ -113,10 +114,22 @@ def test_stopped_at_a_step(when, every_step, tiny_recipe, digits_npz, trained, t
     assert essence(resume(tmp_path / "run")) == essence(trained)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("schedule", ["cosine", "step"])
-def test_every_technique_resumes_within_an_epoch(optimizer, schedule, tiny_recipe, digits_npz, tmp_path, monkeypatch):
-    settings = [f"optim.name={optimizer}", "optim.lr=0.01", f"schedule.name={schedule}", "train.ema_decay=0"]
+SETTINGS = {name: [f"optim.name={name}", "train.ema_decay=0"] for name in OPTIMIZERS}
+SETTINGS |= {name: [f"schedule.name={name}"] for name in SCHEDULES}
+SETTINGS |= {name: [f"augment={{{name}={{}}}}"] for name in AUGMENTATIONS}
+SETTINGS |= {name: [f"mix.{name}.probability=0.7"] for name in MIXES}
+SETTINGS |= {
+    "multi-step": ["schedule={name='multi-step', milestones=[1, 2]}"],
+    "plateau": ["schedule={name='plateau', patience=0, threshold=0.9}"],
+    "sam": ["optim.sam_rho=0.05", "optim.sam_adaptive=true"],
+    "stochastic depth": ["network.stochastic_depth=0.5", "schedule.interval=epoch"],
+    "early stopping": ["train.early_stopping=1", "train.epochs=6", "tta=flip"],
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_every_technique_resumes_within_an_epoch(settings, tiny_recipe, digits_npz, tmp_path, monkeypatch):
+    settings = ["optim.lr=0.01", *settings]
     whole = train(tiny_recipe, digits_npz, tmp_path / "whole", device="cpu", settings=settings)
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     taken = []
@@ -338,6 +351,51 @@ def test_refit_takes_train_and_val_and_keeps_the_last_weights(tiny_recipe, digit
     best, _ = read_tensors(best_of(run))
     last, _ = read_tensors(checkpoints(run.checkpoints)[-1])
     assert all(torch.equal(value, last[f"average.{name}"]) for name, value in best.items())
+
+
+def test_plateau_lowers_the_rate_by_validation_loss(tiny_recipe, digits_npz, tmp_path):
+    settings = ["schedule={name='plateau', patience=0, threshold=0.9, factor=0.5}", "train.epochs=5"]
+    run = train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu", settings=settings)
+    rates, losses, best = [0.05], [row["val_nll"] for row in run.metrics], float("inf")
+    for loss in losses:
+        better = loss < best * 0.1
+        best = loss if better else best
+        rates.append(rates[-1] * (1 if better else 0.5))
+    assert [row["lr"] for row in run.metrics] == pytest.approx(rates[:-1])
+    assert rates[-2] < 0.05
+
+
+def test_early_stopping_ends_the_run_and_resume_does_not_go_on(tiny_recipe, digits_npz, tmp_path):
+    settings = ["train.early_stopping=2", "train.epochs=30", "optim.lr=1e-9", "train.ema_decay=0", "network.dropout=0"]
+    run = train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu", settings=settings)
+    best = max(range(len(run.metrics)), key=lambda k: (run.metrics[k]["val_accuracy"], -run.metrics[k]["val_nll"]))
+    assert len(run.metrics) == best + 3 < 30
+    assert run.summary["epochs"] == len(run.metrics)
+    rows = run.metrics
+    run.update(status="interrupted")  # as if killed before the bundle was written
+    assert resume(tmp_path / "run").metrics == rows
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("schedule={name='plateau'}", r"schedule\.name: 'plateau' follows the validation loss"),
+        ("train.early_stopping=3", r"train\.early_stopping: --refit leaves no validation split"),
+    ],
+)
+def test_what_needs_a_validation_split_is_refused_without(setting, message, tiny_recipe, digits_npz, tmp_path):
+    with pytest.raises(UsageError, match=message) as caught:
+        train(tiny_recipe, digits_npz, tmp_path / "run", refit=True, device="cpu", settings=[setting])
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_known_to_be_over_its_budget_trains_and_says_so(tiny_recipe, digits_npz, tmp_path):
+    settings = ["budget.max_params=1k", "train.epochs=1"]
+    with pytest.raises(GateError, match=r"over budget: .* / 1,000 params \(over by"):
+        train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu", settings=settings)
+    run = train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu", settings=[*settings, "budget.enforce=false"])
+    assert run.summary["verdict"].startswith("over budget: ")
 
 
 class TestCheckpoint:
