@@ -80,11 +80,12 @@ def _factor(keys: Tensor, draw: int, strength: float) -> Tensor:
 
 def smooth(pixels: Tensor) -> Tensor:
     """Return float32 pixels 0..255 after Pillow's SMOOTH filter: 3 x 3 of weight 1, centre 5, over 13; borders unchanged."""
-    rows = pixels[:, :, :-2] + pixels[:, :, 1:-1] + pixels[:, :, 2:]
-    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * pixels[:, :, 1:-1, 1:-1]
-    made = pixels.clone()
-    made[:, :, 1:-1, 1:-1] = total.div_(13).add_(0.5).floor_()
-    return made
+    planes = pixels.reshape(-1, *pixels.shape[2:])
+    rows = planes[:, :-2] + planes[:, 1:-1] + planes[:, 2:]
+    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+    made = planes.clone()
+    made[:, 1:-1, 1:-1] = total.add_(planes[:, 1:-1, 1:-1], alpha=4).mul_(1 / 13).add_(0.5).floor_()
+    return made.view_as(pixels)
 
 
 def look_up(images: Tensor, bits: Tensor, threshold: Tensor, stretched: Tensor, equalized: Tensor) -> Tensor:
