@@ -107,7 +107,8 @@ def _fill(images: Tensor, top: Tensor, left: Tensor, bottom: Tensor, right: Tens
     rows, columns = (torch.arange(side, device=images.device) for side in images.shape[2:])
     down = (rows >= top[:, None]) & (rows < bottom[:, None])
     across = (columns >= left[:, None]) & (columns < right[:, None])
-    return images.masked_fill((down[:, :, None] & across[:, None, :])[:, None], fill)
+    inside = (down[:, :, None] & across[:, None, :])[:, None]
+    return images * ~inside + inside.to(images.dtype) * fill  # on a CPU far quicker than masked_fill
 
 
 def _offsets(keys: Tensor, draw: int, padding: int, size: int) -> Tensor:

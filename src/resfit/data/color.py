@@ -73,18 +73,14 @@ def turn_hue(pixels: Tensor, turns: Tensor) -> Tensor:
     return torch.stack(channels, 1).add_(0.5).floor_()
 
 
-def _factor(keys: Tensor, draw: int, strength: float) -> Tensor:
-    low = max(0.0, 1 - strength)
-    return low + (1 + strength - low) * uniform(keys, draw)
-
-
 def smooth(pixels: Tensor) -> Tensor:
     """Return float32 pixels 0..255 after Pillow's SMOOTH filter: 3 x 3 of weight 1, centre 5, over 13; borders unchanged."""
-    rows = pixels[:, :, :-2] + pixels[:, :, 1:-1] + pixels[:, :, 2:]
-    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * pixels[:, :, 1:-1, 1:-1]
-    made = pixels.clone()
-    made[:, :, 1:-1, 1:-1] = total.div_(13).add_(0.5).floor_()
-    return made
+    planes = pixels.reshape(-1, *pixels.shape[2:])
+    rows = planes[:, :-2] + planes[:, 1:-1] + planes[:, 2:]
+    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+    made = planes.clone()
+    made[:, 1:-1, 1:-1] = total.add_(planes[:, 1:-1, 1:-1], alpha=4).mul_(1 / 13).add_(0.5).floor_()
+    return made.view_as(pixels)
 
 
 def look_up(images: Tensor, bits: Tensor, threshold: Tensor, stretched: Tensor, equalized: Tensor) -> Tensor:
@@ -103,9 +99,8 @@ def look_up(images: Tensor, bits: Tensor, threshold: Tensor, stretched: Tensor, 
     low, high = flat.amin(2, keepdim=True).float(), flat.amax(2, keepdim=True).float()
     stretched = stretched[:, None, None] & (high > low)
     low, span = torch.where(stretched, low, 0.0), torch.where(stretched, high - low, 255.0)
-    table = (
-        (255 * (table - low) / span).floor_().clamp_(0, 255)
-    )  # Pillow's doubles may come to one less than the exact 255
+    # exact; Pillow's doubles come to one less at some levels that are whole numbers
+    table = (255 * (table - low) / span).floor_().clamp_(0, 255)
     table = torch.where(equalized[:, None, None], _equalized(index), table).to(torch.uint8)
     return table.gather(2, index).view_as(images)
 
@@ -118,7 +113,10 @@ def _equalized(index: Tensor) -> Tensor:
     last = histogram.gather(2, index.amax(2, keepdim=True))
     step = (pixels - last) // 255
     below = histogram.cumsum(2, dtype=torch.int32) - histogram
-    made = (step // 2 + below) // step.clamp(min=1)
-    return torch.where(
-        step > 0, made.clamp_(max=255), torch.arange(256, dtype=torch.int32, device=index.device)
-    ).float()
+    made = ((step // 2 + below) // step.clamp(min=1)).clamp_(max=255)
+    return torch.where(step > 0, made, torch.arange(256, device=index.device)).float()
+
+
+def _factor(keys: Tensor, draw: int, strength: float) -> Tensor:
+    low = max(0.0, 1 - strength)
+    return low + (1 + strength - low) * uniform(keys, draw)

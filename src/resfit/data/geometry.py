@@ -77,9 +77,10 @@ def warp(images: Tensor, matrices: Tensor, interpolation: str = "nearest") -> Te
     a, b, c, d, e, f = matrices[:, :, None, None].unbind(1)
     x = a * across + (b * along[:, None] + c)
     y = d * across + (e * along[:, None] + f)
-    inside = ((x >= 0) & (x < width) & (y >= 0) & (y < height))[:, None]
+    column, row = x.floor(), y.floor()
+    inside = ((column.clamp(0, width - 1) == column) & (row.clamp(0, height - 1) == row))[:, None]
     if interpolation == "nearest":
-        return _take(images, y, x) * inside
+        return _take(images, row, column) * inside
     x, y = x - 0.5, y - 0.5
     left, top = x.floor(), y.floor()
     right_share, low_share = (x - left)[:, None], (y - top)[:, None]
@@ -89,9 +90,9 @@ def warp(images: Tensor, matrices: Tensor, interpolation: str = "nearest") -> Te
 
 
 def _take(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return the pixels (N, C, H, W) at rows and columns, (N, H, W) float, rounded down and kept within the image."""
+    """Return the pixels (N, C, H, W) at rows and columns, (N, H, W) float32 whole numbers, kept within the image."""
     count, channels, height, width = images.shape
-    rows, columns = rows.floor().clamp_(0, height - 1), columns.floor().clamp_(0, width - 1)
+    rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
     flat = (rows * width + columns).long().view(count, 1, height * width)  # exact: far below 2**24
     return images.reshape(count, channels, -1).gather(2, flat.expand(-1, channels, -1)).view_as(images)
 
