@@ -2,7 +2,7 @@
 
 Usage: RESFIT_STATE=... python benchmarks/defects.py epochs DATA WORK [--seeds 0 1 2]
        RESFIT_STATE=... python benchmarks/defects.py optimizers DATA WORK [--arms adam sgd]
-       python benchmarks/defects.py show {flattery,augmented,optimizers} WORK > results/defects/NAME.json
+`benchmarks/defect_figures.py` makes the figures from WORK.
 
 This is the one place beside `resfit test` that reads test images, and it reads them after every epoch: what it measures is
 what such readings do. No choice of the project is made from it. It writes no receipts, and notes its openings in a ledger of
@@ -17,7 +17,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,6 @@ FIRST_RATES = {
 R2_ARMS = ("adam", "sgd")
 SHARED_RATE = 0.1  # R2's, for both
 SWEEP_SEED, SEEDS = 0, (1, 2, 3)  # the rate is chosen with one seed and judged with others
-PARTS = (250, 1000, 2500, 5000)  # sizes of a smaller test set
 CPU = torch.device("cpu")
 
 Splits = dict[str, ImageSet]
@@ -77,13 +76,7 @@ def main() -> None:
         train.add_argument("work", type=Path)
         train.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4] if verb == "epochs" else SEEDS)
         train.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    shown = verbs.add_parser("show")
-    shown.add_argument("figure", choices=FIGURES)
-    shown.add_argument("work", type=Path)
     options = parser.parse_args()
-    if options.verb == "show":
-        FIGURES[options.figure](options.work)
-        return
     if "RESFIT_STATE" not in os.environ:
         parser.error("RESFIT_STATE: names no folder. Set it to one for this study's ledger of test openings alone.")
     tune(default_threads())
@@ -236,9 +229,6 @@ def copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def finite(found: tuple[float, float]) -> tuple[float, float]:
     """Return (accuracy, nll) with a diverged run's nll as one that JSON can hold and anything beats."""
     return found[0], found[1] if math.isfinite(found[1]) else 1e9
-
-
-FIGURES: dict[str, Callable[[Path], None]] = {}
 
 
 if __name__ == "__main__":

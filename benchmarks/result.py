@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 
-def show(figure: str, values: Sequence[float], goal: float, data: str = "none", digits: int = 0, **more: Any) -> None:
+def show(
+    figure: str, values: Sequence[float], goal: float | None, data: str = "none", digits: int = 0, **more: Any
+) -> None:
     """Print the median of `values` as a result; `more` adds keys, `peer_values` with `peer` also a ratio of medians."""
     peer_values = more.pop("peer_values", None)
     value: dict[str, Any] = {

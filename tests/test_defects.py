@@ -1,6 +1,6 @@
 """The study of the reports' defects: its epochs are the loop's, and its statistics are right on readings made up by hand."""
 
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
 
@@ -12,12 +12,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def defects():
+    return _script("defects")
+
+
+@pytest.fixture(scope="module")
+def figures():
+    return _script("defect_figures")
+
+
+def _script(name):
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
-        spec = importlib.util.spec_from_file_location("defects", ROOT / "benchmarks" / "defects.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
+        return importlib.import_module(name)
     finally:
         sys.path.pop(0)
 
@@ -37,3 +43,43 @@ def test_its_epochs_are_those_of_the_loop(defects, trained, digits_npz, tmp_path
     again = defects.record(tmp_path, "tiny", recipe, None, 0, 2)  # read, not trained
     assert (tmp_path / "tiny.npz").read_bytes() == kept
     np.testing.assert_array_equal(again["test"], found["test"])
+
+
+def test_flattery_is_the_highest_less_the_chosen_accuracy(figures):
+    test = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0]], bool)  # 1, 3 and 2 of 4 right
+    assert figures.flattery(test, 1) == 0
+    assert figures.flattery(test, 2) == 0.25
+
+
+def test_a_test_set_of_one_image_flatters_as_much_as_can_be(figures):
+    test = np.array([[1] * 4 + [0] * 4, [0] * 4 + [1] * 4], bool)
+    gap, optimism = figures.small_sets(test, 0, 1)
+    # each image is its own best: 1, where the chosen epoch has half of them; of the other 7 that epoch has 3 right
+    assert gap == pytest.approx(0.5)
+    assert optimism == pytest.approx(1 - 3 / 7)
+
+
+def test_where_no_epoch_depends_on_the_images_a_small_test_set_flatters_as_a_large_one(figures):
+    test = np.array([[True] * 10, [False] * 10])
+    assert figures.small_sets(test, 0, 5) == (0, 0)
+    assert figures.small_sets(test, 1, 5) == (1, 0)
+
+
+def test_draws_beside_clean_and_as_r5_did(figures):
+    clean, draws = np.array([1, 1, 1, 0], bool), np.array([[1, 1, 0, 0], [1, 0, 0, 0]], bool)
+    found, mean, between = figures.twice(clean, draws)
+    assert (found, mean) == (0.75, 0.375)
+    assert between == pytest.approx(0.25 / 2**0.5)
+    augmented = np.array([[1, 0, 0, 0], [1, 1, 1, 0]], bool)
+    r5 = figures.as_r5_did(np.array([[0] * 4, [1] * 4], bool), augmented, draws)
+    assert r5 == {"epoch": 1, "validation": 0.75, "test": [0.5, 0.25], "clean": 1.0, "difference": 0.375}
+
+
+def test_a_sweep_goes_on_until_its_best_is_no_edge(defects, figures):
+    assert defects.untried_neighbour({0.1: 0.5, 0.3: 0.6}) == 1.0
+    assert defects.untried_neighbour({0.1: 0.7, 0.3: 0.6}) == 0.03
+    assert defects.untried_neighbour({0.03: 0.1, 0.1: 0.7, 0.3: 0.6}) is None
+    assert defects.untried_neighbour({3.0: 0.1, 10.0: 0.7}) is None  # the ladder's end
+    sweep = [{"arm": "sgd", "rate": rate, "val_accuracy": value} for rate, value in ((0.1, 0.4), (0.3, 0.6), (1, 0.5))]
+    sweep += [{"arm": "adam", "rate": rate, "val_accuracy": rate} for rate in (0.1, 0.01)]
+    assert figures.best_rates(sweep) == {"sgd": (0.3, False), "adam": (0.1, True)}
