@@ -1,6 +1,6 @@
-"""Run benchmarks/gpu_queue.toml from the top for as long as there is time; records land under OUT, by the library's own function.
+"""Run benchmarks/gpu_queue.toml from the top for as long as there is time; records land under OUT by the library's function.
 
-    python benchmarks/gpu_run.py --data .carry/data --out $OUT --minutes 9.5 [--runs /tmp/runs] [--only RECIPE] [--set KEY=VALUE]
+    python benchmarks/gpu_run.py --data .carry/data --out $OUT --minutes 9.5 [--only RECIPE] [--set KEY=VALUE]
 
 Each entry is trained by `resfit train` in a process of its own and tested once. At the end of the time the running one is asked
 to stop (SIGTERM) and leaves a checkpoint in --runs; the next call on the same machine goes on from it. What a record in
