@@ -47,7 +47,7 @@ MISTAKES = {
     "train r4-lihter --data digits": (2, "r4-lihter: no recipe or network of that name. Did you mean 'r4-lighter'"),
     "train nowhere.toml --data digits": (2, "nowhere.toml: cannot be read"),
     "train r5 --data digits --set train.epoch=3": (2, "train.epoch: no such key. Did you mean 'epochs'"),
-    "train r1-baseline --data digits": (3, "over budget: 11,173,962 / 5,000,000 params"),
+    "train wrn-28-10 --data digits": (3, "over budget: 36,479,194 / 5,000,000 params"),
     "train r5 --data nowhere": (4, "nowhere: neither a path that exists nor a known name"),
     "train r5 --data digts": (4, "Did you mean 'digits'"),
     "train resnet-8 --data digits --device cuda:7": (6, "--device cuda:7: is not usable here"),

@@ -267,7 +267,7 @@ def test_seeds_leave_nothing_behind_when_the_data_is_wrong(tiny_recipe, digits_n
     with pytest.raises(DataError):
         train_seeds(tiny_recipe, tmp_path / "nowhere", tmp_path / "seeds", seeds=2, device="cpu")
     with pytest.raises(GateError):
-        train_seeds("r1-baseline", digits_npz, tmp_path / "seeds", seeds=2, device="cpu")
+        train_seeds("wrn-28-10", digits_npz, tmp_path / "seeds", seeds=2, device="cpu")
     assert not (tmp_path / "seeds").exists()
 
 
