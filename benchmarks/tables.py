@@ -1,24 +1,46 @@
-"""Write README's table of results from results/*.json; `--check` only says whether it is stale (exit 1)."""
+"""Write README's table and docs/defects.md's from results/; `--check` only says whether one is stale (exit 1)."""
 
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from defect_tables import defect_tables
+
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 
 def main() -> int:
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    made = f"{before}{BEGIN}\n{table(ROOT / 'results')}{END}{after}"
+    made = pages()
     if "--check" in sys.argv:
-        return int(made != text)
-    readme.write_text(made)
+        return int(any(not path.exists() or path.read_text() != text for path, text in made.items()))
+    for path, text in made.items():
+        path.write_text(text)
     return 0
+
+
+def pages() -> dict[Path, str]:
+    """Return every generated page with its text."""
+    readme = ROOT / "README.md"
+    return {readme: between(readme.read_text(), "results", table(ROOT / "results")), **defects_page()}
+
+
+def defects_page() -> dict[Path, str]:
+    """Return docs/defects.md with its tables from results/defects."""
+    page = ROOT / "docs" / "defects.md"
+    text = page.read_text()
+    for name, content in defect_tables(ROOT / "results" / "defects").items():
+        text = between(text, name, content)
+    return {page: text}
+
+
+def between(text: str, name: str, content: str) -> str:
+    """Return the text with what stands between `<!-- name -->` and `<!-- /name -->` replaced."""
+    before, begin, rest = text.partition(f"<!-- {name} -->")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
+    assert begin, f"no mark {name}"
+    assert end, f"no end of mark {name}"
+    return f"{before}{begin}\n{content}{end}{after}"
 
 
 def table(folder: Path) -> str:
