@@ -126,7 +126,7 @@ def do_test(a: Arguments) -> int:
 def do_predict(a: Arguments) -> int:
     """Predict images and write the CSV."""
     from resfit import durable
-    from resfit.evaluation.answers import check_sample, describe, predict, to_csv
+    from resfit.evaluation.answers import describe, follow_sample, predict, to_csv
 
     runs = [word for word in a.words if _is_run(Path(word))]
     paths = [word for word in a.words if not _is_run(Path(word))]
@@ -144,7 +144,7 @@ def do_predict(a: Arguments) -> int:
             raise UsageError(f"predict: {a.out}: is a folder. Name a file for -o.")
     answers = predict(runs, paths, a.device)
     if a.sample is not None:
-        check_sample(answers, a.sample)
+        answers = follow_sample(answers, a.sample)
     text = to_csv(answers, a.names)
     if a.out is not None and a.out.exists() and not a.out.is_file():
         with a.out.open("w") as device:  # /dev/stdout, a pipe: there is nothing to replace
