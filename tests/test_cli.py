@@ -56,6 +56,11 @@ MISTAKES = {
     "resume nowhere": (2, "nowhere: is not a run folder"),
     "evaluate nowhere": (2, "nowhere: is not a run folder"),
     "test nowhere": (2, "nowhere: is not a run folder"),
+    "curves nowhere -o a.svg": (2, "nowhere: does not exist"),
+    "curves nowhere -o a.pdf": (2, "a.pdf: is neither .svg nor .png"),
+    "curves nowhere": (2, "-o/--out"),
+    "curves nowhere -o a.svg --metric nll": (2, "--metric: invalid choice: 'nll'"),
+    "cost r5 --layer": (2, "--layer: no such option. Did you mean '--layers'"),
     "predict nowhere photo.png": (2, "nowhere: is no finished run or bundle"),
 }
 
@@ -190,6 +195,33 @@ def test_the_whole_path(capsys, tmp_path, tiny_recipe, digits_npz, monkeypatch):
     code, _, err = run(capsys, "train", tiny_recipe, "--data", digits_npz, "--out", "runs/tiny-1")
     assert code == 2
     assert "holds something already. Continue it with `resfit resume runs/tiny-1`" in err
+
+
+def test_seeds_are_judged_one_by_one_and_their_mean_is_given(capsys, tmp_path, tiny_recipe, digits_npz):
+    out = tmp_path / "seeds"
+    words = ["train", tiny_recipe, "--data", digits_npz, "--out", out, "--seeds", 2, "--set", "train.epochs=1"]
+    assert run(capsys, *words)[0] == 0
+    for verb, split in (("evaluate", "val"), ("test", "test")):
+        code, printed, _ = run(capsys, verb, out, "--json")
+        value = json.loads(printed)
+        assert (code, value["split"]) == (0, split)
+        alone = [json.loads(run(capsys, verb, out / f"seed-{seed}", "--json")[1]) for seed in (0, 1)]
+        assert [seed["run"] for seed in value["seeds"]] == [one["run"] for one in alone]
+        accuracies = [one["accuracy"] for one in alone]
+        assert [seed["accuracy"] for seed in value["seeds"]] == accuracies
+        assert value["accuracy"]["mean"] == pytest.approx(sum(accuracies) / 2)
+        half = 12.7062 * abs(accuracies[0] - accuracies[1]) / 2  # t of one degree of freedom, std / sqrt(2)
+        assert value["accuracy"]["interval"][1] == pytest.approx(sum(accuracies) / 2 + half)
+        code, printed, err = run(capsys, verb, out)
+        assert printed.splitlines()[2].startswith(f"{split} accuracy {value['accuracy']['mean']:.2%} ± ")
+        assert err.count("this is the receipt") == (2 if verb == "test" else 0)
+    assert [json.loads((out / f"seed-{n}" / "test.json").read_text())["opening"] for n in (0, 1)] == [1, 2]
+    for lost, message in ((out / "seed-1", "seed-1: has not finished"), (out, "its seeds have not all finished")):
+        (lost / "summary.json").unlink()
+        for verb in ("evaluate", "test"):
+            code, printed, err = run(capsys, verb, out)
+            assert (code, printed) == (2, "")
+            assert message in err
 
 
 class TestPredict:

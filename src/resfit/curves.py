@@ -14,7 +14,7 @@ from resfit import durable
 from resfit.charts import Panel, Series, layout
 from resfit.drawing import SERIES_LIGHT, to_png, to_svg
 from resfit.errors import UsageError
-from resfit.runs import Run, open_run
+from resfit.runs import open_run, seed_runs
 
 METRICS = {  # panel: its title, its note, and (split, key of a row)
     "accuracy": ("Accuracy", "", (("train", "train_accuracy"), ("val", "val_accuracy"))),
@@ -132,12 +132,7 @@ def _read(path: Path) -> Curves:
         return _read_record(path)
     if not path.exists():
         raise UsageError(f"{path}: does not exist. Name a run folder, e.g. runs/NAME-1, or a result record.")
-    if (path / "run.json").is_file():
-        runs = [open_run(path)]
-    else:
-        folders = [item.parent for item in path.glob("seed-*/run.json")]
-        runs = [Run(folder) for folder in sorted(folders, key=lambda folder: (len(folder.name), folder.name))]
-        runs = runs or [open_run(path)]  # raises: it is no run
+    runs = seed_runs(path) or [open_run(path)]
     seeds = []
     for run in runs:
         try:

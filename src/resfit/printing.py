@@ -53,11 +53,27 @@ def list_text(rows: Iterable[tuple[str, "Cost"]], recipes: Sequence[str]) -> str
     return "\n".join(lines)
 
 
-def seeds_text(scores: dict[str, Any]) -> str:
+def seeds_text(scores: dict[str, Any], split: str) -> str:
     """Return mean, deviation and interval of several seeds' accuracy; the interval is cut to [0, 1]."""
+    if scores["std"] is None:
+        return f"{split} accuracy {scores['mean']:.2%} (n 1)"
     low, high = (min(1.0, max(0.0, bound)) for bound in scores["interval"])  # a fraction
     shown = f"{scores['mean']:.2%} ± {scores['std']:.2%} (n {scores['n']})"
-    return f"val accuracy {shown}, mean's 95% {low:.2%} to {high:.2%}"
+    return f"{split} accuracy {shown}, mean's 95% {low:.2%} to {high:.2%}"
+
+
+def each_seed_text(value: dict[str, Any], split: str) -> str:
+    """Return a line for each seed, its interval that of its images, and the mean over seeds."""
+    lines = []
+    for seed in value["seeds"]:
+        low, high = seed["interval"]
+        opening = f"  opening {seed['opening']}" if "opening" in seed else ""
+        score = f"{seed['accuracy']:.2%}  95% {low:.2%} to {high:.2%}  n {seed['n']:,}  nll {seed['nll']:.4f}"
+        lines.append(f"{seed['run']}  {score}{opening}")
+    seed = value["seeds"][0]
+    lines.append(seeds_text(value["accuracy"], split))
+    lines.append(f"trained on {seed['train_images']:,} images; weights: {seed['weights']}; no test-time augmentation")
+    return "\n".join(lines)
 
 
 def score_text(value: dict[str, Any], split: str) -> str:

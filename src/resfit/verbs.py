@@ -86,7 +86,7 @@ def do_train(a: Arguments) -> int:
         run = train_seeds(a.recipe, a.data, a.out, seeds=a.seeds, refit=a.refit, device=a.device, settings=a.set)
         scores = run.summary["val_accuracy"]
         if scores and scores["std"] is not None:
-            _say(printing.seeds_text(scores))
+            _say(printing.seeds_text(scores, "val"))
         _say(f"all seeds: {run.folder}")
     else:
         run = train(a.recipe, a.data, a.out, seed=a.seed, refit=a.refit, device=a.device, settings=a.set)
@@ -104,22 +104,38 @@ def do_resume(a: Arguments) -> int:
 
 
 def do_evaluate(a: Arguments) -> int:
-    """Print a run's score on its validation split."""
-    from resfit.evaluation.holdout import evaluate
+    """Print a run's score on its validation split, or each seed's and their mean."""
+    from resfit.evaluation.holdout import evaluate, over_seeds
+    from resfit.runs import seed_runs
 
-    value = evaluate(a.folder, a.data, a.device)
-    _print(a, {"run": a.folder, "split": "val", **value}, printing.score_text(value, "val"))
+    if seed_runs(a.folder):
+        value = over_seeds(a.folder, lambda folder: evaluate(folder, a.data, a.device))
+        text = printing.each_seed_text(value, "val")
+    else:
+        value = evaluate(a.folder, a.data, a.device)
+        text = printing.score_text(value, "val")
+    _print(a, {"run": a.folder, "split": "val", **value}, text)
     return 0
 
 
 def do_test(a: Arguments) -> int:
-    """Print a run's score on its test split, and which opening it was."""
-    from resfit.evaluation.holdout import test
+    """Print a run's score on its test split, and which opening it was; or each seed's, and their mean."""
+    from resfit.evaluation.holdout import over_seeds, test
+    from resfit.runs import seed_runs
 
-    receipt = test(a.folder, a.data, a.device, a.again)
-    if not receipt["reopened"]:
-        _say(f"tested on {receipt['when']}; this is the receipt. --again opens the test split once more.")
-    _print(a, {"run": a.folder, **receipt}, printing.receipt_text(receipt))
+    def judge(folder: str | Path) -> dict[str, Any]:
+        receipt = test(folder, a.data, a.device, a.again)
+        if not receipt["reopened"]:
+            _say(f"tested on {receipt['when']}; this is the receipt. --again opens the test split once more.")
+        return receipt
+
+    if seed_runs(a.folder):
+        value = {"split": "test", **over_seeds(a.folder, judge)}
+        text = printing.each_seed_text(value, "test")
+    else:
+        value = judge(a.folder)
+        text = printing.receipt_text(value)
+    _print(a, {"run": a.folder, **value}, text)
     return 0
 
 
