@@ -72,7 +72,7 @@ def each_seed_text(value: dict[str, Any], split: str) -> str:
         lines.append(f"{seed['run']}  {score}{opening}")
     seed = value["seeds"][0]
     lines.append(seeds_text(value["accuracy"], split))
-    lines.append(f"trained on {seed['train_images']:,} images; weights: {seed['weights']}; no test-time augmentation")
+    lines.append(_origin(seed))
     return "\n".join(lines)
 
 
@@ -87,8 +87,14 @@ def score_text(value: dict[str, Any], split: str) -> str:
     low, high = value["interval"]
     score = f"{value['accuracy']:.2%}  95% {low:.2%} to {high:.2%}  n {value['n']:,}  nll {value['nll']:.4f}"
     lines.append(f"{split} accuracy {score}")
-    lines.append(f"trained on {value['train_images']:,} images; weights: {value['weights']}")
+    lines.append(_origin(value))
     return "\n".join(lines)
+
+
+def _origin(score: dict[str, Any]) -> str:
+    views = score["tta_views"]
+    seen = "no test-time augmentation" if views == 1 else f"mean of {views} views an image"
+    return f"trained on {score['train_images']:,} images; weights: {score['weights']}; {seen}"
 
 
 def receipt_text(receipt: dict[str, Any]) -> str:
