@@ -1,5 +1,6 @@
 """Fixtures that every test may use: folders of its own for cache and ledger, and small real images (handwritten digits)."""
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable
@@ -19,11 +20,11 @@ def _own_folders(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def need() -> Callable[[str], None]:
-    """Skip a test whose program is missing; under RESFIT_NO_SKIP=1, as in CI, that is a failure."""
+    """Skip a test whose program or package is missing; under RESFIT_NO_SKIP=1, as in CI, that is a failure."""
 
-    def need(program: str) -> None:
-        if shutil.which(program) is None:
-            message = f"{program} is not installed"
+    def need(name: str) -> None:
+        if shutil.which(name) is None and importlib.util.find_spec(name) is None:
+            message = f"{name} is not installed"
             pytest.fail(message) if os.environ.get("RESFIT_NO_SKIP") == "1" else pytest.skip(message)
 
     return need

@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+import pickle
 import pty
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,6 +56,11 @@ MISTAKES = {
     "resume nowhere": (2, "nowhere: is not a run folder"),
     "evaluate nowhere": (2, "nowhere: is not a run folder"),
     "test nowhere": (2, "nowhere: is not a run folder"),
+    "curves nowhere -o a.svg": (2, "nowhere: does not exist"),
+    "curves nowhere -o a.pdf": (2, "a.pdf: is neither .svg nor .png"),
+    "curves nowhere": (2, "-o/--out"),
+    "curves nowhere -o a.svg --metric nll": (2, "--metric: invalid choice: 'nll'"),
+    "cost r5 --layer": (2, "--layer: no such option. Did you mean '--layers'"),
     "predict nowhere photo.png": (2, "nowhere: is no finished run or bundle"),
 }
 
@@ -190,6 +197,33 @@ def test_the_whole_path(capsys, tmp_path, tiny_recipe, digits_npz, monkeypatch):
     assert "holds something already. Continue it with `resfit resume runs/tiny-1`" in err
 
 
+def test_seeds_are_judged_one_by_one_and_their_mean_is_given(capsys, tmp_path, tiny_recipe, digits_npz):
+    out = tmp_path / "seeds"
+    words = ["train", tiny_recipe, "--data", digits_npz, "--out", out, "--seeds", 2, "--set", "train.epochs=1"]
+    assert run(capsys, *words)[0] == 0
+    for verb, split in (("evaluate", "val"), ("test", "test")):
+        code, printed, _ = run(capsys, verb, out, "--json")
+        value = json.loads(printed)
+        assert (code, value["split"]) == (0, split)
+        alone = [json.loads(run(capsys, verb, out / f"seed-{seed}", "--json")[1]) for seed in (0, 1)]
+        assert [seed["run"] for seed in value["seeds"]] == [one["run"] for one in alone]
+        accuracies = [one["accuracy"] for one in alone]
+        assert [seed["accuracy"] for seed in value["seeds"]] == accuracies
+        assert value["accuracy"]["mean"] == pytest.approx(sum(accuracies) / 2)
+        half = 12.7062 * abs(accuracies[0] - accuracies[1]) / 2  # t of one degree of freedom, std / sqrt(2)
+        assert value["accuracy"]["interval"][1] == pytest.approx(sum(accuracies) / 2 + half)
+        code, printed, err = run(capsys, verb, out)
+        assert printed.splitlines()[2].startswith(f"{split} accuracy {value['accuracy']['mean']:.2%} ± ")
+        assert err.count("this is the receipt") == (2 if verb == "test" else 0)
+    assert [json.loads((out / f"seed-{n}" / "test.json").read_text())["opening"] for n in (0, 1)] == [1, 2]
+    for lost, message in ((out / "seed-1", "seed-1: has not finished"), (out, "its seeds have not all finished")):
+        (lost / "summary.json").unlink()
+        for verb in ("evaluate", "test"):
+            code, printed, err = run(capsys, verb, out)
+            assert (code, printed) == (2, "")
+            assert message in err
+
+
 class TestPredict:
     @pytest.fixture
     def photos(self, tmp_path, digit_arrays):
@@ -225,28 +259,61 @@ class TestPredict:
         assert f"{2 * copy.summary['params']:,} / 5,000,000 params" in value["budget"]
         assert sum(value["class_shares"].values()) == pytest.approx(1, abs=0.01)
 
-    def test_competition_pickle_and_sample(self, copy, capsys, tmp_path, digit_arrays):
-        import pickle
+    @pytest.fixture
+    def pickled(self, tmp_path, digit_arrays):
+        """Write the competition's file: rows of 3072 bytes, all red, then green, then blue, as CIFAR has them."""
 
-        data = np.repeat(digit_arrays[0][:4, :, :, None], 3, axis=3).repeat(4, axis=1).repeat(4, axis=2)
-        path = tmp_path / "cifar_test_nolabel.pkl"
-        path.write_bytes(pickle.dumps({b"data": data, b"ids": np.array([7, 3, 9, 1])}))
-        out, sample = tmp_path / "out.csv", tmp_path / "sample_submission.csv"
-        sample.write_text("ID,Labels\n7,0\n3,0\n9,0\n1,0\n")
+        def write(name: str, **more: object) -> Path:
+            images = digit_arrays[0][:4].repeat(4, axis=1).repeat(4, axis=2)
+            rows = np.stack([images] * 3, axis=1).reshape(4, 3072)
+            (tmp_path / name).write_bytes(pickle.dumps({b"data": rows} | {k.encode(): v for k, v in more.items()}))
+            return tmp_path / name
+
+        return write
+
+    def test_competition_pickle_with_ids(self, copy, capsys, pickled, photos, digit_arrays, tmp_path):
+        path, out = pickled("cifar_test_nolabel.pkl", ids=np.array([7, 3, 9, 1])), tmp_path / "out.csv"
+        for number in range(4):
+            big = Image.fromarray(digit_arrays[0][number].repeat(4, axis=0).repeat(4, axis=1))
+            big.save(photos / f"{number}.png")
+        assert run(capsys, "predict", copy.folder, path, "-o", out)[0] == 0
+        _, as_files, _ = run(capsys, "predict", copy.folder, *(photos / f"{n}.png" for n in range(4)))
+        labels = [line.rpartition(",")[2] for line in as_files.splitlines()[1:]]
+        assert out.read_text() == "ID,Labels\n" + "".join(f"{i},{k}\n" for i, k in zip("7391", labels, strict=True))
+
+    def test_competition_pickle_of_data_alone_is_numbered_from_0(self, copy, capsys, pickled):
+        _, out, _ = run(capsys, "predict", copy.folder, pickled("cifar_test_nolabel.pkl"))
+        assert [row.split(",")[0] for row in out.splitlines()] == ["ID", "0", "1", "2", "3"]
+
+    def test_a_sample_gives_header_and_order(self, copy, capsys, pickled, tmp_path):
+        path, out, sample = pickled("a.pkl", ids=[7, 3, 9, 1]), tmp_path / "out.csv", tmp_path / "sample.csv"
+        _, ours, _ = run(capsys, "predict", copy.folder, path)
+        by_id = dict(line.split(",") for line in ours.splitlines()[1:])
+        sample.write_text("\ufeffid,label\r\n1,0\r\n3,0\r\n\r\n7,0\r\n9,0\r\n")
         assert run(capsys, "predict", copy.folder, path, "-o", out, "--sample", sample)[0] == 0
-        assert [row.split(",")[0] for row in out.read_text().splitlines()] == ["ID", "7", "3", "9", "1"]
+        assert out.read_text() == "id,label\n" + "".join(f"{i},{by_id[i]}\n" for i in "1379")
         out.unlink()
         for text, message in {
-            "ID,Labels\n7,0\n9,0\n3,0\n1,0\n": "line 3 has id '9', our image there is '3'",
-            "Id,Label\n7,0\n": "its header is Id,Label, ours is ID,Labels",
-            "ID,Labels\n7,0\n": "has 1 rows for 4 images",
-            "": "its header is nothing",
+            "ID,Labels\n7,0\n8,0\n3,0\n1,0\n": "line 3 has id '8', which is no image of ours",
+            "ID,Labels\n7,0\n7,0\n3,0\n1,0\n": "line 3 has id '7', which is no image of ours, or a second time",
+            "ID,Labels\n7,0\n3,0\n1,0\n": "does not have id '9'",
+            "7,0\n3,0\n9,0\n1,0\n": "its first line is 7,0, not a header of two names",
+            "ID\n7\n": "its first line is ID, not a header of two names",
+            "": "its first line is nothing",
         }.items():
             sample.write_text(text)
             code, _, err = run(capsys, "predict", copy.folder, path, "-o", out, "--sample", sample)
             assert code == 4
             assert message in err
+            assert err.count("\n") == 1
             assert not out.exists()
+
+    def test_row_numbers_of_two_arrays_would_repeat(self, copy, capsys, pickled, digits_npz, tmp_path):
+        for words in ([pickled("a.pkl"), pickled("b.pkl")], [pickled("c.pkl", ids=[5, 6, 5, 8])]):
+            code, out, err = run(capsys, "predict", copy.folder, *words, "-o", tmp_path / "out.csv")
+            assert (code, out) == (4, "")
+            assert "is taken by an image of" in err
+            assert not (tmp_path / "out.csv").exists()
 
     def test_images_that_cannot_be_read_leave_no_csv(self, copy, photos, capsys, tmp_path):
         (photos / "9.png").write_bytes((photos / "1.png").read_bytes()[:60])

@@ -28,6 +28,9 @@ ALLOWED["training"] = {*ALLOWED, "training", ""}
 ALLOWED["estimator"] = {"errors", "recipe", "data", "evaluation", "training"}
 ALLOWED["demo"] = {"data", "evaluation", "training"}
 ALLOWED["doctor"] = {"", "machine", "data", "evaluation"}
+ALLOWED["drawing"] = {"errors"}
+ALLOWED["charts"] = {"drawing"}
+ALLOWED["curves"] = {"errors", "durable", "runs", "charts", "drawing"}
 ALLOWED["printing"] = {"budget", "models"}
 ALLOWED["verbs"] = set(ALLOWED)
 ALLOWED["cli"] = {"errors", "verbs", ""}
@@ -65,7 +68,8 @@ def test_models_and_data_do_not_know_each_other():
         "from resfit.cli import main; main(['cost', 'r5'])",
         "from resfit.cli import main; main(['list'])",
         "import resfit.recipe; resfit.recipe.load_recipe('r4-lighter')",
-        "import resfit.cli, resfit.verbs, resfit.printing",
+        "from resfit.cli import main; main(['cost', 'r5', '--layers'])",
+        "import resfit.cli, resfit.verbs, resfit.printing, resfit.curves",
         "import resfit.runs, resfit.budget, resfit.plugins, resfit.evaluation.metrics",
     ],
 )

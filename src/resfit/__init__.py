@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from resfit.budget import Budget
+    from resfit.curves import draw_curves
     from resfit.estimator import Classifier
     from resfit.evaluation.answers import predict
     from resfit.evaluation.bundle import load_bundle as load
@@ -27,6 +28,7 @@ _HOMES = {
     "Recipe": "resfit.recipe:Recipe",
     "build": "resfit.models.families:build",
     "cost": "resfit.models.families:cost",
+    "draw_curves": "resfit.curves:draw_curves",
     "evaluate": "resfit.evaluation.holdout:evaluate",
     "load": "resfit.evaluation.bundle:load_bundle",
     "load_recipe": "resfit.recipe:load_recipe",
@@ -45,6 +47,7 @@ __all__ = [
     "Recipe",
     "build",
     "cost",
+    "draw_curves",
     "evaluate",
     "load",
     "load_recipe",

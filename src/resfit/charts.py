@@ -70,9 +70,8 @@ def value_axis(values: Sequence[float], percent: bool = False) -> Axis:
     if not percent and 0 <= low < high / 2:
         low = 0.0
     if high - low < 1e-6 * max(1.0, abs(high)):
-        low, high = low - 0.05, high + 0.05
-    if percent:
-        low, high = max(0.0, low), min(1.0, high)
+        low, high = (0.0 if 0 <= low < 0.05 else low - 0.05), high + 0.05
+    high = min(1.0, high) if percent else high
     step = _round_step((high - low) / 8)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     scale = 100 if percent else 1
@@ -116,8 +115,9 @@ def _panel(panel: Panel, left: float, top: float, plot: float) -> Iterable[Strok
     x, y = epoch_axis(max(epoch for epoch, _ in points)), value_axis([value for _, value in points], panel.percent)
     bottom = top + HEIGHT
     yield Label(left, top - 14, panel.title, colour="ink", size=14, bold=True)
-    note = f"{panel.note}, log scale" if y.log else panel.note
-    yield Label(left + 0.66 * 14 * len(panel.title) + 6, top - 14, note)
+    note = ", ".join(part for part in (panel.note, "log scale" if y.log else "") if part)
+    if note:
+        yield Label(left + 0.66 * 14 * len(panel.title) + 6, top - 14, note)
     for value, text in y.ticks:
         height = bottom - HEIGHT * y.place(value)
         yield Stroke(((left, height), (left + plot, height)), "axis" if height == bottom else "grid")

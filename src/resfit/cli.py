@@ -145,7 +145,10 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     p.add_argument("-o", "--out", metavar="CSV", type=Path, help="where to write ID,Labels (default: stdout)")
     p.add_argument("--names", action="store_true", help="write class names instead of indices")
     p.add_argument(
-        "--sample", metavar="CSV", type=Path, help="a sample submission whose header, ids and order must match"
+        "--sample",
+        metavar="CSV",
+        type=Path,
+        help="a sample submission: its header and order are taken, its ids must match",
     )
     _device(p)
 

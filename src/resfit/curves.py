@@ -6,7 +6,7 @@ A run's validation split is never its test split, so that "val" is what the repo
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from resfit import durable
 from resfit.charts import Panel, Series, layout
 from resfit.drawing import SERIES_LIGHT, to_png, to_svg
 from resfit.errors import UsageError
-from resfit.runs import Run, open_run
+from resfit.runs import open_run, seed_runs
 
 METRICS = {  # panel: its title, its note, and (split, key of a row)
     "accuracy": ("Accuracy", "", (("train", "train_accuracy"), ("val", "val_accuracy"))),
@@ -80,7 +80,14 @@ def read_curves(paths: Sequence[str | Path]) -> list[Curves]:
             raise UsageError(f"{path}: is named twice. Name each run once.")
     found = [_read(Path(path)) for path in paths]
     names = [curves.name for curves in found]
-    return [Curves(c.name if names.count(c.name) == 1 else c.path, c.path, c.seeds) for c in found]
+    for parts in range(
+        1, 1 + max(len(place.parts) for place in resolved)
+    ):  # one name twice: as much of the path as tells
+        if len(set(names)) == len(names):
+            break
+        tails = ["/".join(place.parts[-parts:]) for place in resolved]
+        names = [t if names.count(n) > 1 else n for n, t in zip(names, tails, strict=True)]
+    return [replace(curves, name=name) for curves, name in zip(found, names, strict=True)]
 
 
 def panels(curves: Sequence[Curves], metrics: Sequence[str]) -> list[Panel]:
@@ -125,12 +132,7 @@ def _read(path: Path) -> Curves:
         return _read_record(path)
     if not path.exists():
         raise UsageError(f"{path}: does not exist. Name a run folder, e.g. runs/NAME-1, or a result record.")
-    if (path / "run.json").is_file():
-        runs = [open_run(path)]
-    else:
-        folders = [item.parent for item in path.glob("seed-*/run.json")]
-        runs = [Run(folder) for folder in sorted(folders, key=lambda folder: (len(folder.name), folder.name))]
-        runs = runs or [open_run(path)]  # raises: it is no run
+    runs = seed_runs(path) or [open_run(path)]
     seeds = []
     for run in runs:
         try:
@@ -138,7 +140,7 @@ def _read(path: Path) -> Curves:
             seeds.append({key: _finite((epoch, row.get(key)) for epoch, row in rows) for key in KEYS})
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UsageError(f"{run.metrics_file}: cannot be read ({error}). Is the run folder whole?") from error
-    return _with_epochs(path.resolve().name, path, seeds)
+    return _checked(path.resolve().name, path, seeds)
 
 
 def _read_record(path: Path) -> Curves:
@@ -150,7 +152,7 @@ def _read_record(path: Path) -> Curves:
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UsageError(f"{path}: is no result record with runs and their curves ({reason}). Name another.") from error
-    return _with_epochs(str(name), path, seeds)
+    return _checked(str(name), path, seeds)
 
 
 def _finite(values: Iterable[tuple[int, Any]]) -> Points:
@@ -158,8 +160,15 @@ def _finite(values: Iterable[tuple[int, Any]]) -> Points:
     return tuple((epoch, float(value)) for epoch, value in values if value is not None and math.isfinite(value))
 
 
-def _with_epochs(name: str, path: Path, seeds: Sequence[dict[str, Points]]) -> Curves:
+def _checked(name: str, path: Path, seeds: Sequence[dict[str, Points]]) -> Curves:
     begun = tuple(seed for seed in seeds if any(seed.values()))
     if not begun:
         raise UsageError(f"{path}: has no finished epoch yet, so there is no curve. Draw it once one is done.")
+    for seed in begun:
+        for key in ("train_accuracy", "val_accuracy"):
+            for epoch, value in seed[key]:
+                if not 0 <= value <= 1:
+                    raise UsageError(
+                        f"{path}: {key} of epoch {epoch} is {value:g}, not from 0 to 1. Give it as a fraction."
+                    )
     return Curves(name, str(path), begun)

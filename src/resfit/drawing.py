@@ -7,9 +7,13 @@ model for simulation of color vision deficiency". Each is at least 3:1 against i
 
 import io
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 from xml.sax.saxutils import escape
 
 from resfit.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LIGHT = {"paper": "#ffffff", "ink": "#1f2328", "muted": "#59636e", "grid": "#e4e7eb", "axis": "#8c959f"}
 DARK = {"paper": "#0d1117", "ink": "#f0f6fc", "muted": "#9198a1", "grid": "#252b33", "axis": "#656c76"}
@@ -20,6 +24,7 @@ DARK |= {f"s{i}": colour for i, colour in enumerate(SERIES_DARK)}
 
 DASH = (5, 3)
 PNG_SCALE = 2
+ALIGN: dict[str, Literal["left", "center", "right"]] = {"start": "left", "middle": "center", "end": "right"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,30 +117,48 @@ def _svg_label(label: Label) -> str:
 
 
 def to_png(drawing: Drawing) -> bytes:
-    """Return the drawing as a PNG on white, twice its size; raises MissingExtraError without matplotlib."""
+    """Return the drawing as a PNG on white, twice its size, whatever the reader's matplotlibrc says.
+
+    Raises MissingExtraError without matplotlib.
+    """
+    import numpy as np
+    from PIL import Image
+
     try:
+        import matplotlib
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-        from matplotlib.lines import Line2D
     except ImportError as error:
         message = "a .png: matplotlib is needed. Install it: pip install 'resfit[plots]', or write an .svg."
         raise MissingExtraError(message) from error
-    w, h, point = drawing.width, drawing.height, 0.72  # at 100 dots an inch a pixel is 0.72 points
-    figure = Figure(figsize=(w / 100, h / 100), dpi=100 * PNG_SCALE, facecolor=LIGHT["paper"])
-    for shape in drawing.shapes:
-        if isinstance(shape, Label):
-            where = {"start": "left", "middle": "center", "end": "right"}[shape.anchor]
-            look = {"color": LIGHT[shape.colour], "weight": "bold" if shape.bold else "normal", "parse_math": False}
-            figure.text(shape.x / w, 1 - shape.y / h, shape.text, ha=where, fontsize=point * shape.size, **look)
-            continue
-        xs, ys = [x / w for x, _ in shape.points], [1 - y / h for _, y in shape.points]
-        line = Line2D(xs, ys, transform=figure.transFigure, color=LIGHT[shape.colour], alpha=shape.opacity)
-        line.set(linewidth=point * shape.width, solid_capstyle="round", solid_joinstyle="round")
-        if shape.dashed:
-            line.set_linestyle((0, [length / shape.width for length in DASH]))  # in line widths
-        if len(xs) == 1:
-            line.set(marker="o", markersize=point * 3 * shape.width, markeredgewidth=0)
-        figure.add_artist(line)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Title": drawing.title, "Description": drawing.description})
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        size = (drawing.width / 100, drawing.height / 100)  # a pixel is 1/100 inch
+        figure = Figure(figsize=size, dpi=100 * PNG_SCALE, facecolor=LIGHT["paper"])
+        for shape in drawing.shapes:
+            _add(figure, shape, drawing)
+        canvas: Any = FigureCanvasAgg(figure)
+        canvas.draw()
+        buffer = io.BytesIO()
+        Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _add(figure: "Figure", shape: Stroke | Label, drawing: Drawing) -> None:
+    from matplotlib.lines import Line2D
+
+    w, h, point = drawing.width, drawing.height, 0.72  # a hundredth of an inch is 0.72 points
+    if isinstance(shape, Label):
+        text = figure.text(shape.x / w, 1 - shape.y / h, shape.text, fontsize=point * shape.size, parse_math=False)
+        text.set_color(LIGHT[shape.colour])
+        text.set_horizontalalignment(ALIGN[shape.anchor])
+        text.set_fontweight("bold" if shape.bold else "normal")
+        return
+    xs, ys = [x / w for x, _ in shape.points], [1 - y / h for _, y in shape.points]
+    line = Line2D(xs, ys, transform=figure.transFigure, color=LIGHT[shape.colour], alpha=shape.opacity)
+    line.set(linewidth=point * shape.width, solid_capstyle="round", solid_joinstyle="round")
+    if shape.dashed:
+        line.set_linestyle((0, [length / shape.width for length in DASH]))  # in line widths
+    if len(xs) == 1:
+        line.set(marker="o", markersize=point * 3 * shape.width, markeredgewidth=0)
+    figure.add_artist(line)

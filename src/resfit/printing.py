@@ -53,11 +53,27 @@ def list_text(rows: Iterable[tuple[str, "Cost"]], recipes: Sequence[str]) -> str
     return "\n".join(lines)
 
 
-def seeds_text(scores: dict[str, Any]) -> str:
+def seeds_text(scores: dict[str, Any], split: str) -> str:
     """Return mean, deviation and interval of several seeds' accuracy; the interval is cut to [0, 1]."""
+    if scores["std"] is None:
+        return f"{split} accuracy {scores['mean']:.2%} (n 1)"
     low, high = (min(1.0, max(0.0, bound)) for bound in scores["interval"])  # a fraction
     shown = f"{scores['mean']:.2%} ± {scores['std']:.2%} (n {scores['n']})"
-    return f"val accuracy {shown}, mean's 95% {low:.2%} to {high:.2%}"
+    return f"{split} accuracy {shown}, mean's 95% {low:.2%} to {high:.2%}"
+
+
+def each_seed_text(value: dict[str, Any], split: str) -> str:
+    """Return a line for each seed, its interval that of its images, and the mean over seeds."""
+    lines = []
+    for seed in value["seeds"]:
+        low, high = seed["interval"]
+        opening = f"  opening {seed['opening']}" if "opening" in seed else ""
+        score = f"{seed['accuracy']:.2%}  95% {low:.2%} to {high:.2%}  n {seed['n']:,}  nll {seed['nll']:.4f}"
+        lines.append(f"{seed['run']}  {score}{opening}")
+    seed = value["seeds"][0]
+    lines.append(seeds_text(value["accuracy"], split))
+    lines.append(_origin(seed))
+    return "\n".join(lines)
 
 
 def score_text(value: dict[str, Any], split: str) -> str:
@@ -71,8 +87,14 @@ def score_text(value: dict[str, Any], split: str) -> str:
     low, high = value["interval"]
     score = f"{value['accuracy']:.2%}  95% {low:.2%} to {high:.2%}  n {value['n']:,}  nll {value['nll']:.4f}"
     lines.append(f"{split} accuracy {score}")
-    lines.append(f"trained on {value['train_images']:,} images; weights: {value['weights']}")
+    lines.append(_origin(value))
     return "\n".join(lines)
+
+
+def _origin(score: dict[str, Any]) -> str:
+    views = score["tta_views"]
+    seen = "no test-time augmentation" if views == 1 else f"mean of {views} views an image"
+    return f"trained on {score['train_images']:,} images; weights: {score['weights']}; {seen}"
 
 
 def receipt_text(receipt: dict[str, Any]) -> str:

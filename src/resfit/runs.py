@@ -143,12 +143,18 @@ def open_run(path: str | Path) -> Run:
     """Return the run in a folder; raises UsageError when there is none."""
     run = Run(Path(path))
     if not run.info_file.is_file():
-        seeds = sorted(item.parent.name for item in run.folder.glob("seed-*/run.json"))
-        hint = (
-            f"Name one of its seeds, e.g. {run.folder / seeds[0]}." if seeds else "Name a run folder, e.g. runs/NAME-1."
-        )
+        seeds = seed_runs(path)
+        hint = f"Name one of its seeds, e.g. {seeds[0].folder}." if seeds else "Name a run folder, e.g. runs/NAME-1."
         raise UsageError(f"{path}: is not a run folder (it has no run.json). {hint}")
     return run
+
+
+def seed_runs(path: str | Path) -> list[Run]:
+    """Return the runs in the parent folder that `train --seeds` makes, by seed; none where `path` is anything else."""
+    if (Path(path) / "run.json").is_file():
+        return []
+    folders = [item.parent for item in Path(path).glob("seed-*/run.json")]
+    return [Run(folder) for folder in sorted(folders, key=lambda folder: (len(folder.name), folder.name))]
 
 
 def _make(folder: Path, exist_ok: bool) -> Path:

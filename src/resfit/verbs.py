@@ -86,7 +86,7 @@ def do_train(a: Arguments) -> int:
         run = train_seeds(a.recipe, a.data, a.out, seeds=a.seeds, refit=a.refit, device=a.device, settings=a.set)
         scores = run.summary["val_accuracy"]
         if scores and scores["std"] is not None:
-            _say(printing.seeds_text(scores))
+            _say(printing.seeds_text(scores, "val"))
         _say(f"all seeds: {run.folder}")
     else:
         run = train(a.recipe, a.data, a.out, seed=a.seed, refit=a.refit, device=a.device, settings=a.set)
@@ -104,29 +104,45 @@ def do_resume(a: Arguments) -> int:
 
 
 def do_evaluate(a: Arguments) -> int:
-    """Print a run's score on its validation split."""
-    from resfit.evaluation.holdout import evaluate
+    """Print a run's score on its validation split, or each seed's and their mean."""
+    from resfit.evaluation.holdout import evaluate, over_seeds
+    from resfit.runs import seed_runs
 
-    value = evaluate(a.folder, a.data, a.device)
-    _print(a, {"run": a.folder, "split": "val", **value}, printing.score_text(value, "val"))
+    if seed_runs(a.folder):
+        value = over_seeds(a.folder, lambda folder: evaluate(folder, a.data, a.device))
+        text = printing.each_seed_text(value, "val")
+    else:
+        value = evaluate(a.folder, a.data, a.device)
+        text = printing.score_text(value, "val")
+    _print(a, {"run": a.folder, "split": "val", **value}, text)
     return 0
 
 
 def do_test(a: Arguments) -> int:
-    """Print a run's score on its test split, and which opening it was."""
-    from resfit.evaluation.holdout import test
+    """Print a run's score on its test split, and which opening it was; or each seed's, and their mean."""
+    from resfit.evaluation.holdout import over_seeds, test
+    from resfit.runs import seed_runs
 
-    receipt = test(a.folder, a.data, a.device, a.again)
-    if not receipt["reopened"]:
-        _say(f"tested on {receipt['when']}; this is the receipt. --again opens the test split once more.")
-    _print(a, {"run": a.folder, **receipt}, printing.receipt_text(receipt))
+    def judge(folder: str | Path) -> dict[str, Any]:
+        receipt = test(folder, a.data, a.device, a.again)
+        if not receipt["reopened"]:
+            _say(f"tested on {receipt['when']}; this is the receipt. --again opens the test split once more.")
+        return receipt
+
+    if seed_runs(a.folder):
+        value = {"split": "test", **over_seeds(a.folder, judge)}
+        text = printing.each_seed_text(value, "test")
+    else:
+        value = judge(a.folder)
+        text = printing.receipt_text(value)
+    _print(a, {"run": a.folder, **value}, text)
     return 0
 
 
 def do_predict(a: Arguments) -> int:
     """Predict images and write the CSV."""
     from resfit import durable
-    from resfit.evaluation.answers import check_sample, describe, predict, to_csv
+    from resfit.evaluation.answers import describe, follow_sample, predict, to_csv
 
     runs = [word for word in a.words if _is_run(Path(word))]
     paths = [word for word in a.words if not _is_run(Path(word))]
@@ -144,7 +160,7 @@ def do_predict(a: Arguments) -> int:
             raise UsageError(f"predict: {a.out}: is a folder. Name a file for -o.")
     answers = predict(runs, paths, a.device)
     if a.sample is not None:
-        check_sample(answers, a.sample)
+        answers = follow_sample(answers, a.sample)
     text = to_csv(answers, a.names)
     if a.out is not None and a.out.exists() and not a.out.is_file():
         with a.out.open("w") as device:  # /dev/stdout, a pipe: there is nothing to replace

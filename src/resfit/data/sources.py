@@ -61,13 +61,19 @@ def load_split(source: str | Path, split: Split, rule: PixelRule, val_fraction: 
 def load_unlabelled(paths: Sequence[str | Path], rule: PixelRule) -> ImageSet:
     """Return the images of files, folders, .npz files and competition pickles, in the order given, without labels.
 
-    ids: a file's path as given, or the folder as given joined with the path below it; row numbers for arrays.
+    ids: a file's path as given, or the folder as given joined with the path below it; row numbers for arrays. Raises
+    DataError where two images of arrays would bear one id.
     """
     if not paths:
         raise UsageError("paths: no images given. Name files or folders.")
-    found = []
+    found, seen = [], dict[str, str]()
     for path in map(str, paths):
         listing = _list_unlabelled(path)
+        if arrays.recognises(path) or competition.recognises(path):  # a path names its image, a row number may not
+            for name in listing.ids or ():
+                if name in seen:
+                    raise DataError(f"{path}: its id {name} is taken by an image of {seen[name]}. Predict them apart.")
+                seen[name] = path
         found.append(read(listing, range(listing.count), rule, _in_memory, path))
     return join(found, ", ".join(map(str, paths)))
 

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ HEADER = ("ID", "Labels")
 class Answers:
     """Predictions for N images: ids, probs float32 (N, K), labels (N,) int64, and what to say of them.
 
-    val_probs are the runs' mean on the validation split that they share, or None; warnings say how these images differ.
+    val_probs are the runs' mean on the validation split that they share, or None; warnings say how these images differ;
+    header is the CSV's.
     """
 
     ids: tuple[str, ...]
@@ -33,6 +34,7 @@ class Answers:
     verdict: Verdict
     val_probs: np.ndarray | None
     warnings: tuple[str, ...]
+    header: tuple[str, str] = HEADER
 
     @property
     def labels(self) -> np.ndarray:
@@ -70,10 +72,10 @@ def summed_verdict(bundles: Sequence[Bundle]) -> Verdict:
 
 
 def to_csv(answers: Answers, names: bool = False) -> str:
-    """Return the CSV text: header ID,Labels and one row an image, with class indices or, on request, names."""
+    """Return the CSV text: the header and one row an image, with class indices or, on request, names."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(HEADER)
+    writer.writerow(answers.header)
     shown = [answers.class_names[label] if names else label for label in answers.labels]
     writer.writerows(zip(answers.ids, shown, strict=True))
     return buffer.getvalue()
@@ -96,22 +98,31 @@ def describe(answers: Answers) -> dict[str, Any]:
     return value | {"warnings": list(answers.warnings)}
 
 
-def check_sample(answers: Answers, sample: Path) -> None:
-    """Compare header, ids and order with a competition's sample submission; raises DataError at the first difference."""
+def follow_sample(answers: Answers, sample: Path) -> Answers:
+    """Return the answers in the order, and under the header, of a competition's sample submission.
+
+    Raises DataError unless the sample has two columns and names every image once.
+    """
     try:
         with sample.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
+            rows = [(number, row) for number, row in enumerate(csv.reader(file), 1) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{sample}: cannot be read as CSV: {error}. Name the competition's sample file.") from error
-    if not rows or tuple(rows[0]) != HEADER:
-        found = ",".join(rows[0]) if rows else "nothing"
-        raise DataError(f"{sample}: its header is {found}, ours is {','.join(HEADER)}. Is it the right sample?")
-    wanted = [row[0] for row in rows[1:]]
-    if len(wanted) != len(answers.ids):
-        raise DataError(f"{sample}: has {len(wanted):,} rows for {len(answers.ids):,} images. Predict the same images.")
-    for line, (want, have) in enumerate(zip(wanted, answers.ids, strict=True), 2):
-        if want != have:
-            raise DataError(f"{sample}: line {line} has id {want!r}, our image there is {have!r}. Mend the order.")
+    places = {name: place for place, name in enumerate(answers.ids)}
+    if not rows or len(rows[0][1]) != 2 or rows[0][1][0] in places:
+        found = ",".join(rows[0][1])[:60] if rows else "nothing"
+        raise DataError(f"{sample}: its first line is {found}, not a header of two names. Is it the right sample?")
+    order: list[int] = []
+    for line, (name, *_) in rows[1:]:
+        if name not in places:
+            raise DataError(
+                f"{sample}: line {line} has id {name!r}, which is no image of ours, or a second time. Mend it."
+            )
+        order.append(places.pop(name))
+    if places:
+        raise DataError(f"{sample}: does not have id {next(iter(places))!r} of our images. Predict the same images.")
+    header = (rows[0][1][0], rows[0][1][1])
+    return replace(answers, ids=tuple(answers.ids[i] for i in order), probs=answers.probs[order], header=header)
 
 
 def _val_probs(runs: Sequence[Path]) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from resfit.data.images import ImageSet
 from resfit.data.sources import load_split
 from resfit.errors import DataError, ResourceError, UsageError
 from resfit.evaluation.bundle import Bundle, load_bundle
-from resfit.evaluation.metrics import score
-from resfit.runs import Run, open_run
+from resfit.evaluation.metrics import mean_interval, score
+from resfit.runs import Run, open_run, seed_runs
 
 
 def evaluate(path: str | Path, data: str | Path | None = None, device: str = "auto") -> dict[str, Any]:
@@ -64,6 +65,23 @@ def test(path: str | Path, data: str | Path | None = None, device: str = "auto",
     }
     durable.write_json(run.receipt_file, receipt)
     return receipt | {"reopened": True}
+
+
+def over_seeds(path: str | Path, judge: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Judge every seed below the parent that `train --seeds` made: `accuracy` (mean, std, t-interval, n) and `seeds`.
+
+    `judge` maps a run's folder to its score, as `evaluate` and `test` do. Raises UsageError before the first one is judged
+    where a seed has not finished.
+    """
+    runs = seed_runs(path)
+    if not Run(Path(path)).summary_file.exists():
+        raise UsageError(
+            f"{path}: its seeds have not all finished. Give the same train command again with --out {path}."
+        )
+    for run in runs:
+        _how(run)
+    seeds = [{"run": str(run.folder), **judge(run.folder)} for run in runs]
+    return {"accuracy": mean_interval([seed["accuracy"] for seed in seeds]), "seeds": seeds}
 
 
 def note_opening(fingerprint: str, run: Path) -> int:
