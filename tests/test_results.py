@@ -1,4 +1,4 @@
-"""Committed results: each says what it must, and README's table is made from them."""
+"""Committed results: each says what it must, and the tables of README and docs/defects.md are made from them."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ def test_a_result_says_how_it_was_obtained(path):
     assert (ROOT / script).is_file()
 
 
-def test_there_are_results_and_readmes_table_is_not_stale():
+def test_there_are_results_and_no_table_is_stale():
     assert RESULTS
     check = [sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--check"]
     assert subprocess.run(check).returncode == 0, "run: python benchmarks/tables.py"
