@@ -20,6 +20,11 @@ def figures():
     return _script("defect_figures")
 
 
+@pytest.fixture(scope="module")
+def tables():
+    return _script("defect_tables")
+
+
 def _script(name):
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
@@ -83,3 +88,11 @@ def test_a_sweep_goes_on_until_its_best_is_no_edge(defects, figures):
     sweep = [{"arm": "sgd", "rate": rate, "val_accuracy": value} for rate, value in ((0.1, 0.4), (0.3, 0.6), (1, 0.5))]
     sweep += [{"arm": "adam", "rate": rate, "val_accuracy": rate} for rate in (0.1, 0.01)]
     assert figures.best_rates(sweep) == {"sgd": (0.3, False), "adam": (0.1, True)}
+
+
+def test_a_page_counts_epochs_from_one_and_writes_percent_and_points(tables):
+    seed = {"seed": 4, "chosen_on_val": 2, "test_at_chosen": 0.6, "best_on_test": 4, "test_at_best": 0.61}
+    sizes = [{"images": 1000, "flattery": {"mean": 0.02, "interval": [0.01, 0.03]}, "optimism": None}]
+    made = tables.flattery({"seeds": [seed], "sizes": sizes, "value": 0.01, "interval": None}).splitlines()
+    assert made[2] == "| 4 | 3 | 60.00% | 5 | 61.00% | 1.00 |"
+    assert made[-1] == "| 1,000 | 2.00 (1.00 to 3.00) | – |"
