@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from resfit.errors import UsageError
-from resfit.models.networks import NETWORKS
 from resfit.published.claims import load_reports, parse_report, row_names
-from resfit.recipe import recipe_names
+from resfit.published.table import command
+from resfit.recipe import load_recipe, recipe_names
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "claims.json").read_text())
 CLAIMS = [claim for report in load_reports() for claim in report.claim]
@@ -54,8 +54,20 @@ def test_every_row_has_a_recipe():
     assert row_names() == RECIPES
     sides = {side.recipe for claim in CLAIMS for side in claim.sides} | {claim.recipe for claim in CLAIMS}
     assert sides <= set(RECIPES)
-    missing = set(RECIPES) - set(recipe_names()) - set(NETWORKS)
-    assert missing <= {"r1-separable", "r1-distill", "r2-sgd", "r2-adam", "r3-unmixed"}  # being written
+    assert set(RECIPES) <= set(recipe_names())
+
+
+def test_the_command_of_a_claim_is_one_that_works():
+    """--refit is refused for a plateau schedule, and measures no validation accuracy."""
+    commands = {claim.id: command(claim) for claim in CLAIMS}
+    assert commands["r4-lighter-accuracy"] == "resfit reproduce r4-lighter --data cifar10 --seeds 3"
+    assert commands["r3-epoch-10"] == "resfit reproduce r3 --data cifar10 --seeds 3"
+    assert commands["r3-accuracy"] == "resfit reproduce r3 --data cifar10 --seeds 3 --refit"
+    assert commands["r5-params"] is None
+    for claim in CLAIMS:
+        for side in claim.sides:
+            assert load_recipe(side.recipe, side.settings).name == side.recipe
+        assert (commands[claim.id] or "").count("resfit reproduce") in (0, 1, 2)
 
 
 def test_what_needs_a_run_says_so():

@@ -78,7 +78,11 @@ def test_what_needs_no_run_has_its_verdict_at_once():
         ("r2-5-params", "contradicted by the report itself", "5,419,338"),
         ("r2-five-stages", "contradicted by the report itself", "4,904,618"),
         ("r2-final-highest", "contradicted by the report itself", "r2-3 91.78% and r2-7 90.93%"),
-        ("r2-closer-is-better", "contradicted by the report itself", "r2-7 (4,994,730) 90.93%, r2-3 (4,903,242) 91.78%"),
+        (
+            "r2-closer-is-better",
+            "contradicted by the report itself",
+            "r2-7 (4,994,730) 90.93%, r2-3 (4,903,242) 91.78%",
+        ),
         ("r5-start-params", "undetermined", "1,092,650 or 701,994"),
         ("r2-5-budget", "reproduced", "11,690,058"),
         ("r1-4-params", "reproduced", "4,993,583"),
@@ -163,7 +167,9 @@ def test_an_accuracy_of_an_undetermined_network_stays_so():
     assert found.measured.startswith("88.00%")
 
 
-@pytest.mark.parametrize(("epoch10", "expected"), [(0.64, "reproduced"), (0.654, "reproduced"), (0.66, "not reproduced")])
+@pytest.mark.parametrize(
+    ("epoch10", "expected"), [(0.64, "reproduced"), (0.654, "reproduced"), (0.66, "not reproduced")]
+)
 def test_a_milestone_is_of_the_curve_at_its_epoch(epoch10, expected):
     line = [0.15] * 9 + [epoch10] + [0.5] * 490
     result = made_up("r3", [0.95] * 3, refit=False, curve={"val_accuracy": line})
@@ -183,7 +189,9 @@ def test_bounds():
         assert judge(claim, report, [result]).verdict == expected
 
 
-@pytest.mark.parametrize(("loss", "expected"), [(0.424, "reproduced"), (0.426, "not reproduced"), (0.416, "reproduced")])
+@pytest.mark.parametrize(
+    ("loss", "expected"), [(0.424, "reproduced"), (0.426, "not reproduced"), (0.416, "reproduced")]
+)
 def test_a_loss_is_met_at_its_printed_digits(loss, expected):
     assert verdict("r2-final-loss", made_up("r2-final", [1 - loss] * 3)).verdict == expected
 

@@ -6,4 +6,14 @@ from resfit.published.reproduction import reproduce
 from resfit.published.table import claim_rows, to_text
 from resfit.published.verdicts import judge
 
-__all__ = ["add_result", "claim_rows", "judge", "load_reports", "read_results", "reproduce", "row_names", "select", "to_text"]
+__all__ = [
+    "add_result",
+    "claim_rows",
+    "judge",
+    "load_reports",
+    "read_results",
+    "reproduce",
+    "row_names",
+    "select",
+    "to_text",
+]

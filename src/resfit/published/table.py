@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from resfit.models.families import cost
-from resfit.models.networks import NETWORKS, network
-from resfit.published.claims import CONTRADICTED, UNDETERMINED, Claim, Report
+from resfit.published.claims import CONTRADICTED, UNDETERMINED, Claim, Report, Side
 from resfit.published.record import Result, shown
 from resfit.published.verdicts import NOT_TESTED, VERDICTS, judge
-from resfit.recipe import load_recipe, recipe_names
+from resfit.recipe import load_recipe
 
 Row = dict[str, Any]
 
@@ -49,12 +48,14 @@ def command(claim: Claim) -> str | None:
     """Return what one types to test a claim; None where nothing is to be run."""
     if not claim.sides:
         return None
-    val = any(side.metric == "val_accuracy" for side in claim.sides)  # a refit holds no images out
-    words = [
-        f"resfit reproduce {shown(side.recipe, side.settings)} --data cifar10 --seeds 3{'' if val else ' --refit'}"
-        for side in claim.sides
-    ]
+    refit = " --refit" if all(_can_be_refit(side) for side in claim.sides) else ""
+    words = [f"resfit reproduce {shown(s.recipe, s.settings)} --data cifar10 --seeds 3{refit}" for s in claim.sides]
     return " && ".join(dict.fromkeys(words))
+
+
+def _can_be_refit(side: Side) -> bool:
+    """Return whether a side can be measured by training on all images, as the reports do, with none held out."""
+    return side.metric != "val_accuracy" and load_recipe(side.recipe).schedule.name != "plateau"
 
 
 def counts(rows: Sequence[Row]) -> str:
@@ -118,7 +119,4 @@ def summary_markdown(rows: Sequence[Row], reports: Sequence[Report]) -> str:
 
 
 def _params(name: str) -> str:
-    """Return the exact parameters of a row's network, or a dash while its recipe is not there."""
-    if name in recipe_names():
-        return f"{cost(load_recipe(name).network).params:,}"
-    return f"{cost(network(name)).params:,}" if name in NETWORKS else "–"
+    return f"{cost(load_recipe(name).network).params:,}"
