@@ -7,7 +7,7 @@ from typing import Any
 from resfit.models.families import cost
 from resfit.published.claims import CONTRADICTED, UNDETERMINED, Claim, Report, Side
 from resfit.published.record import Result, shown
-from resfit.published.verdicts import NOT_TESTED, VERDICTS, judge
+from resfit.published.verdicts import NOT_TESTED, VERDICTS, best, judge, measured_text
 from resfit.recipe import load_recipe
 
 Row = dict[str, Any]
@@ -94,26 +94,35 @@ def to_markdown(rows: Sequence[Row], reports: Sequence[Report]) -> str:
     """Return every claim as markdown, a table a report."""
     parts = [counts(rows) + "."]
     for report in reports:
-        head = ["claim", "verdict", "measured", "mark", "note", "to test it"]
+        head = ["id", "claim", "verdict", "measured", "mark", "note", "to test it"]
         lines = [f"## {report.report.upper()}. {report.title}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
         for row in rows:
             if row["report"] == report.report:
                 run = f"`{row['command']}`" if row["command"] else "–"
-                cells = [row["claim"], row["verdict"], row["measured"] or "–", row["mark"], row["note"] or "–", run]
+                cells = [
+                    row["id"],
+                    row["claim"],
+                    row["verdict"],
+                    row["measured"] or "–",
+                    row["mark"],
+                    row["note"] or "–",
+                    run,
+                ]
                 lines.append(f"| {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
-def summary_markdown(rows: Sequence[Row], reports: Sequence[Report]) -> str:
+def summary_markdown(rows: Sequence[Row], reports: Sequence[Report], results: Sequence[Result]) -> str:
     """Return one line a report's recipe: its network's parameters, what the report claims, what was measured, the verdict."""
     lines = ["| recipe | params | claimed | measured | verdict |", "|---|---|---|---|---|"]
     for report in reports:
         for name in report.rows:
             row = next((row for row in rows if (row["recipe"], row["kind"]) == (name, "test-accuracy")), None)
-            claimed, measured, verdict = "–", "–", "–"
-            if row is not None:
-                claimed, measured, verdict = f"{row['value']}%", row["measured"] or "–", row["verdict"]
+            claimed, verdict = (f"{row['value']}%", row["verdict"]) if row else ("–", "–")
+            side = Side(recipe=name)
+            result = best(side, results)
+            measured = measured_text(side, result) if result else "–"
             lines.append(f"| {name} | {_params(name)} | {claimed} | {measured} | {verdict} |")
     return "\n".join([*lines, "", counts(rows) + "."]) + "\n"
 

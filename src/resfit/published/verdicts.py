@@ -107,15 +107,13 @@ def _judge_statement(claim: Claim, report: Report) -> Judged:
 
 def _judge_figure(claim: Claim, results: Sequence[Result]) -> Judged:
     side = claim.side
-    result = max(candidates(side, results), key=lambda r: _rank(side, r), default=None)
+    result = best(side, results)
     if result is None:
         return Judged(NOT_TESTED)
     scores = mean_interval(values(result, side) or [])
-    measurement = scores | _facts(result)
-    spread = f" ± {_amount(side, scores['std'])}" if scores["std"] is not None else ""
-    text = f"{_amount(side, scores['mean'])}{spread} (n {scores['n']}, {_circumstances(result)})"
+    measurement, text = scores | _facts(result), measured_text(side, result)
     if not is_own(side, result):
-        return Judged(NOT_TESTED, f"{_study(result)}: {text}", measurement)
+        return Judged(NOT_TESTED, text, measurement)
     if result["data"] != "cifar10":
         return Judged(OTHER_DATA, text, measurement)
     if scores["n"] < FEWEST:
@@ -151,6 +149,19 @@ def _judge_comparison(claim: Claim, results: Sequence[Result]) -> Judged:
     else:
         verdict = REPRODUCED if low > 0 else NOT_REPRODUCED if high < 0 else UNDECIDED
     return Judged(verdict, text, measurement)
+
+
+def best(side: Side, results: Sequence[Result]) -> Result | None:
+    """Return the result that says most of a side, or None."""
+    return max(candidates(side, results), key=lambda result: _rank(side, result), default=None)
+
+
+def measured_text(side: Side, result: Result) -> str:
+    """Return what a result measured of a side, in words: mean, deviation, n and how it came about."""
+    scores = mean_interval(values(result, side) or [])
+    spread = f" ± {_amount(side, scores['std'])}" if scores["std"] is not None else ""
+    short = "" if is_own(side, result) else f"{_study(result)}: "
+    return f"{short}{_amount(side, scores['mean'])}{spread} (n {scores['n']}, {_circumstances(result)})"
 
 
 def candidates(side: Side, results: Sequence[Result]) -> Iterator[Result]:
