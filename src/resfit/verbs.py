@@ -193,15 +193,15 @@ def do_reproduce(a: Arguments) -> int:
     words = {"seeds": a.seeds, "refit": a.refit, "settings": a.set, "out": a.out, "results": a.results}
     file = reproduce(a.recipe, a.data, device=a.device, **words)
     _say(f"record: {file}")
-    return _print_claims(a, recipe=a.recipe)
+    return _print_claims(a, recipe=a.recipe, record=str(file))
 
 
-def _print_claims(a: Arguments, report: str | None = None, recipe: str | None = None) -> int:
+def _print_claims(a: Arguments, report: str | None = None, recipe: str | None = None, **more: str) -> int:
     from resfit.published import claim_rows, load_reports, read_results, select, to_text
 
     reports = select(load_reports(), report)
     rows = claim_rows(reports, read_results(a.results), recipe)
-    _print(a, {"claims": rows}, to_text(rows, reports))
+    _print(a, {**more, "claims": rows}, to_text(rows, reports))
     return 0
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from resfit.errors import UsageError
 from resfit.published.claims import load_reports, parse_report, row_names
-from resfit.published.table import command
+from resfit.published.table import BRIEF, command
 from resfit.recipe import load_recipe, recipe_names
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "claims.json").read_text())
@@ -64,6 +64,8 @@ def test_the_command_of_a_claim_is_one_that_works():
     assert commands["r3-epoch-10"] == "resfit reproduce r3 --data cifar10 --seeds 3"
     assert commands["r3-accuracy"] == "resfit reproduce r3 --data cifar10 --seeds 3 --refit"
     assert commands["r5-params"] is None
+    assert "train.epochs=1 --set data.image_size=16 --set network.pool=0" in commands["r4-lighter-faster"]
+    assert load_recipe("r4-deeper", BRIEF).network.pool == 0
     for claim in CLAIMS:
         for side in claim.sides:
             assert load_recipe(side.recipe, side.settings).name == side.recipe

@@ -93,6 +93,7 @@ def test_refit_is_another_record(made, capsys, monkeypatch, digits_npz):
     code, out, err = run(capsys, *words)
     assert code == 0
     assert "record: results/reproduce/r5-start-refit-1-epoch-8px.json" in err
+    assert json.loads(out)["record"] == "results/reproduce/r5-start-refit-1-epoch-8px.json"
     assert {row["id"] for row in json.loads(out)["claims"]} == {"r5-start-params", "r5-start-accuracy", "r5-over-start"}
     record = json.loads(Path("results/reproduce/r5-start-refit-1-epoch-8px.json").read_text())
     assert record["runs"][0]["val_accuracy"] is None

@@ -12,6 +12,8 @@ from resfit.recipe import load_recipe
 
 Row = dict[str, Any]
 
+BRIEF = ["train.epochs=1", "data.image_size=16", "network.pool=0"]  # enough to compare training times on a CPU
+
 
 def claim_rows(reports: Sequence[Report], results: Sequence[Result], recipe: str | None = None) -> list[Row]:
     """Return one row of plain data a claim, of all or of those that a recipe takes part in."""
@@ -49,8 +51,9 @@ def command(claim: Claim) -> str | None:
     if not claim.sides:
         return None
     refit = " --refit" if all(_can_be_refit(side) for side in claim.sides) else ""
-    words = [f"resfit reproduce {shown(s.recipe, s.settings)} --data cifar10 --seeds 3{refit}" for s in claim.sides]
-    return " && ".join(dict.fromkeys(words))
+    short = BRIEF if all(side.metric == "train_seconds" for side in claim.sides) else []
+    sides = [shown(side.recipe, [*side.settings, *short]) for side in claim.sides]
+    return " && ".join(dict.fromkeys(f"resfit reproduce {side} --data cifar10 --seeds 3{refit}" for side in sides))
 
 
 def _can_be_refit(side: Side) -> bool:

@@ -9,6 +9,7 @@ CIFAR-10 and on cifar10-jpeg, when the 95% interval of the difference (Welch 194
 only which trains faster: that does not wait for the end of training.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
@@ -184,11 +185,17 @@ def is_own(side: Side, result: Result) -> bool:
     """Return whether a result is of the side's recipe as it stands, and not of a shortened or changed one."""
     if set(normal(side.settings)) != set(result["settings"]):
         return False
+    return _extent(side.recipe, tuple(side.settings)) == (result["epochs"], result["image_size"])
+
+
+@functools.cache
+def _extent(name: str, settings: tuple[str, ...]) -> tuple[int, int] | None:
+    """Return the epochs and image size of a recipe, or None where it is gone."""
     try:
-        recipe = load_recipe(side.recipe, side.settings)
-    except UsageError:  # the recipe is gone
-        return False
-    return (recipe.train.epochs, recipe.network.image_size) == (result["epochs"], result["image_size"])
+        recipe = load_recipe(name, settings)
+    except UsageError:
+        return None
+    return recipe.train.epochs, recipe.network.image_size
 
 
 def _value(run: dict[str, Any], side: Side) -> float | None:
