@@ -5,7 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from resfit.published.claims import load_reports, parse_report
+from resfit.published.claims import load_reports, parse_report, row_names
+from resfit.published.table import claim_rows, summary_markdown
 from resfit.published.verdicts import judge, prints_as
 from resfit.recipe import load_recipe
 
@@ -254,3 +255,14 @@ def test_a_gap_within_one_recipe():
     found = verdict("r3-val-over-train", result)
     assert found.verdict == "reproduced"
     assert found.measured.startswith("+35.10 points")
+
+
+def test_the_summary_has_a_line_for_every_row_and_every_other_recipe_with_a_record():
+    results = [made_up("r2-sgd", [0.5] * 3), made_up("r5-modern", [0.6], settings=["train.epochs=3"])]
+    reports = tuple(REPORTS.values())
+    text = summary_markdown(claim_rows(reports, results), reports, results)
+    lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
+    assert set(row_names()) | {"recipe", "r5-modern"} == set(lines)
+    assert "| 4,902,186 | – | 50.00% ± 0.00% (n 3, " in lines["r2-sgd"]
+    assert "| 4,398,890 | – | 3 epochs: 60.00% (n 1, " in lines["r5-modern"]
+    assert lines["r4-lighter"] == "| r4-lighter | 2,777,674 | 93.11% | – | not tested |"

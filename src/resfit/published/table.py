@@ -117,16 +117,15 @@ def to_markdown(rows: Sequence[Row], reports: Sequence[Report]) -> str:
 
 
 def summary_markdown(rows: Sequence[Row], reports: Sequence[Report], results: Sequence[Result]) -> str:
-    """Return one line a report's recipe: its network's parameters, what the report claims, what was measured, the verdict."""
+    """Return one line a recipe, the reports' and then others that have a record: params, claim, what was measured, verdict."""
     lines = ["| recipe | params | claimed | measured | verdict |", "|---|---|---|---|---|"]
-    for report in reports:
-        for name in report.rows:
-            row = next((row for row in rows if (row["recipe"], row["kind"]) == (name, "test-accuracy")), None)
-            claimed, verdict = (f"{row['value']}%", row["verdict"]) if row else ("–", "–")
-            side = Side(recipe=name)
-            result = best(side, results)
-            measured = measured_text(side, result) if result else "–"
-            lines.append(f"| {name} | {_params(name)} | {claimed} | {measured} | {verdict} |")
+    others = sorted({result["recipe"] for result in results})
+    for name in dict.fromkeys([*(name for report in reports for name in report.rows), *others]):
+        row = next((row for row in rows if (row["recipe"], row["kind"]) == (name, "test-accuracy")), None)
+        claimed, verdict = (f"{row['value']}%", row["verdict"]) if row else ("–", "–")
+        result = best(Side(recipe=name), results)
+        measured = measured_text(Side(recipe=name), result) if result else "–"
+        lines.append(f"| {name} | {_params(name)} | {claimed} | {measured} | {verdict} |")
     return "\n".join([*lines, "", counts(rows) + "."]) + "\n"
 
 
