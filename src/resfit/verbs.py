@@ -197,6 +197,30 @@ def do_curves(a: Arguments) -> int:
     return 0
 
 
+def do_claims(a: Arguments) -> int:
+    """Print the reports' claims with their verdicts."""
+    return _print_claims(a, a.report)
+
+
+def do_reproduce(a: Arguments) -> int:
+    """Train and test a report's row, and print its claims with their verdicts."""
+    from resfit.published import reproduce
+
+    words = {"seeds": a.seeds, "refit": a.refit, "settings": a.set, "out": a.out, "results": a.results}
+    file = reproduce(a.recipe, a.data, device=a.device, **words)
+    _say(f"record: {file}")
+    return _print_claims(a, recipe=a.recipe, record=str(file))
+
+
+def _print_claims(a: Arguments, report: str | None = None, recipe: str | None = None, **more: str) -> int:
+    from resfit.published import claim_rows, load_reports, read_results, select, to_text
+
+    reports = select(load_reports(), report)
+    rows = claim_rows(reports, read_results(a.results), recipe)
+    _print(a, {**more, "claims": rows}, to_text(rows, reports))
+    return 0
+
+
 def do_demo(a: Arguments) -> int:
     """Run the whole path on digits."""
     from resfit.demo import run_demo

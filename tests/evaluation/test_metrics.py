@@ -5,11 +5,52 @@ import pytest
 import torch
 from scipy import stats
 
-from resfit.evaluation.metrics import T975, drift, mean_interval, nll, score, softmax, wilson_interval
+from resfit.evaluation.metrics import (
+    difference_interval,
+    drift,
+    mean_interval,
+    nll,
+    score,
+    softmax,
+    t975,
+    wilson_interval,
+)
+
+# The published table (Fisher & Yates, "Statistical tables", table III, as NIST's handbook prints it): df -> quantile.
+T_TABLE = {
+    1: 12.706,
+    2: 4.303,
+    3: 3.182,
+    4: 2.776,
+    5: 2.571,
+    9: 2.262,
+    10: 2.228,
+    20: 2.086,
+    30: 2.042,
+    60: 2.000,
+    120: 1.980,
+}
 
 
 def test_t_quantiles():
-    assert stats.t.ppf(0.975, range(1, len(T975) + 1)) == pytest.approx(T975, abs=6e-5)
+    assert {freedom: round(t975(freedom), 3) for freedom in T_TABLE} == T_TABLE
+    for freedom in (1.0, 1.3, 2.7, 3.14, 17.5, 1000.0):
+        assert t975(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m", "spread"), [(3, 3, 0.01), (3, 5, 0.1), (2, 30, 0.001)])
+def test_difference_interval_is_welchs(n, m, spread):
+    draw = np.random.default_rng(n * m)
+    left, right = draw.normal(0.93, 0.01, n), draw.normal(0.92, spread, m)
+    ours = difference_interval(list(left), list(right))
+    theirs = stats.ttest_ind(left, right, equal_var=False).confidence_interval(0.95)
+    assert ours["interval"] == pytest.approx((theirs.low, theirs.high), rel=1e-6)
+    assert ours["difference"] == pytest.approx(left.mean() - right.mean())
+
+
+def test_difference_of_single_values_has_no_interval():
+    assert difference_interval([0.5], [0.25, 0.25]) == {"difference": 0.25, "interval": None, "n": [1, 2]}
+    assert difference_interval([0.5, 0.5], [0.25, 0.25])["interval"] == [0.25, 0.25]
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 31, 32, 60, 300])
