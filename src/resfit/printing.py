@@ -44,12 +44,13 @@ def _count(number: int) -> str:
     return f"{number:,}" if number else "-"
 
 
-def list_text(rows: Iterable[tuple[str, "Cost"]], recipes: Sequence[str]) -> str:
-    """Return the networks with their counts, then the names of the recipes."""
-    lines = [f"{'network':<16} {'params':>12} {'macs':>15}"]
-    lines += [f"{name:<16} {total.params:>12,} {total.macs:>15,}" for name, total in rows]
+def list_text(rows: "Iterable[tuple[str, Cost]]", recipes: dict[str, str]) -> str:
+    """Return the networks with their counts, then the recipes with what each is."""
+    lines = [f"{'network':<18} {'params':>12} {'macs':>15}"]
+    lines += [f"{name:<18} {total.params:>12,} {total.macs:>15,}" for name, total in rows]
     lines += ["also resnet-D (D = 6n + 2) and wrn-D-K (D = 6n + 4, any K), and specs: `resfit cost --help`"]
-    lines += ["", f"recipes: {', '.join(recipes)}; any network without one is trained by `default`"]
+    lines += ["", "recipe", *(f"{name:<18} {title}" for name, title in recipes.items())]
+    lines += ["any network without a recipe of its name is trained by `default`"]
     return "\n".join(lines)
 
 

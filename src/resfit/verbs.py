@@ -67,9 +67,9 @@ def do_list(a: Arguments) -> int:
     """Print the networks and recipes known by name."""
     from resfit.models.families import cost
     from resfit.models.networks import NETWORKS, network
-    from resfit.recipe import recipe_names
+    from resfit.recipe import recipe_titles
 
-    recipes = recipe_names()
+    recipes = recipe_titles()
     rows = [(name, cost(network(name))) for name in NETWORKS]
     networks = [{"name": name, "params": total.params, "macs": total.macs} for name, total in rows]
     _print(a, {"networks": networks, "recipes": recipes}, printing.list_text(rows, recipes))
