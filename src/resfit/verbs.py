@@ -67,12 +67,17 @@ def do_list(a: Arguments) -> int:
     """Print the networks and recipes known by name."""
     from resfit.models.families import cost
     from resfit.models.networks import NETWORKS, network
+    from resfit.plugins import TABLES, defaults
     from resfit.recipe import recipe_titles
 
-    recipes = recipe_titles()
+    recipes, techniques = recipe_titles(), {kind: defaults(kind) for kind in TABLES}
     rows = [(name, cost(network(name))) for name in NETWORKS]
     networks = [{"name": name, "params": total.params, "macs": total.macs} for name, total in rows]
-    _print(a, {"networks": networks, "recipes": recipes}, printing.list_text(rows, recipes))
+    _print(
+        a,
+        {"networks": networks, "recipes": recipes, "techniques": techniques},
+        printing.list_text(rows, recipes, techniques),
+    )
     return 0
 
 
