@@ -13,7 +13,7 @@ from resfit.cli import main
 from resfit.data import cifar
 from resfit.errors import UsageError
 from resfit.published import add_result, read_results
-from resfit.published.record import data_name, find_folder, result_file, study_name, study_text
+from resfit.published.record import data_name, find_folder, normal, result_file, study_name, study_text
 
 SHORT = ["--set", "train.epochs=1", "--set", "data.image_size=8", "--device", "cpu"]
 SETTINGS = ["train.epochs=1", "data.image_size=8"]
@@ -215,3 +215,9 @@ def test_records_of_this_checkout_are_found_from_anywhere(tmp_path, monkeypatch)
     (tmp_path / "results" / "reproduce").mkdir(parents=True)
     assert find_folder(None) == Path("results/reproduce")
     assert read_results() == []
+
+
+def test_where_a_teacher_lies_is_no_setting():
+    settings = ["distill.teacher=runs/one", "train.epochs=1"]
+    assert normal(settings) == ["train.epochs=1"]
+    assert result_file(Path("r"), "r1-distill", settings, refit=False).name == "r1-distill-1-epoch.json"

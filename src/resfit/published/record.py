@@ -34,7 +34,8 @@ SAME_WORDS = {"train_fingerprint": "set of training images", "test_fingerprint":
 def normal(settings: Sequence[str]) -> list[str]:
     """Return settings `key=value` in one order and spelling, so that 0.10 and 0.1 are the same.
 
-    What chooses a technique or network comes first: a recipe forgets the parameters of another one.
+    What chooses a technique or network comes first: a recipe forgets the parameters of another one. Where a teacher lies is
+    a place, and no setting.
     """
 
     def spell(text: str) -> str:
@@ -46,6 +47,7 @@ def normal(settings: Sequence[str]) -> list[str]:
         return plain.strip()
 
     last = {key.strip(): spell(text) for key, _, text in (setting.partition("=") for setting in settings)}
+    last.pop("distill.teacher", None)
     keys = sorted(last, key=lambda key: ("." in key and not key.endswith(".name"), key))
     return [f"{key}={last[key]}" for key in keys]
 
@@ -117,7 +119,7 @@ def add_result(
 
 def _is_trained_by(trained: Recipe, named: Recipe) -> bool:
     """Return whether a resolved recipe is `named`, but for what the data filled in and the budget."""
-    rest: Any = {"network": True, "budget": True, "data": {"mean", "std", "image_size"}}
+    rest: Any = {"network": True, "budget": True, "data": {"mean", "std", "image_size"}, "distill": {"teacher"}}
     same = trained.model_dump(exclude=rest) == named.model_dump(exclude=rest)
     return same and trained.network == replace(named.network, classes=trained.network.classes)
 

@@ -32,10 +32,9 @@ def reproduce(
     if seeds < 1:
         raise UsageError("reproduce: --seeds: must be at least 1. Three give a verdict.")
     wanted = load_recipe(find_row(recipe), settings)
-    settings = normal(settings)
     file = result_file(Path(results), recipe, settings, refit)
     folder = Path("runs/reproduce") / file.stem if out is None else Path(out)
-    common = {"settings": settings, "epochs": wanted.train.epochs, "device_kind": choose_device(device).type}
+    common = {"settings": normal(settings), "epochs": wanted.train.epochs, "device_kind": choose_device(device).type}
     refuse_mixing(file, common)
     fingerprint = load_data(wanted, data, refit)[0].fingerprint
     refuse_mixing(file, common | {"train_fingerprint": fingerprint})
