@@ -25,6 +25,7 @@ ALLOWED = {
 }
 ALLOWED["evaluation"] = {*ALLOWED, "evaluation"}
 ALLOWED["training"] = {*ALLOWED, "training", ""}
+ALLOWED["published"] = {*ALLOWED, "published"}
 ALLOWED["estimator"] = {"errors", "recipe", "data", "evaluation", "training"}
 ALLOWED["demo"] = {"data", "evaluation", "training"}
 ALLOWED["doctor"] = {"", "machine", "data", "evaluation"}
@@ -67,6 +68,7 @@ def test_models_and_data_do_not_know_each_other():
     [
         "from resfit.cli import main; main(['cost', 'r5'])",
         "from resfit.cli import main; main(['list'])",
+        "from resfit.cli import main; main(['claims'])",
         "import resfit.recipe; resfit.recipe.load_recipe('r4-lighter')",
         "from resfit.cli import main; main(['cost', 'r5', '--layers'])",
         "import resfit.cli, resfit.verbs, resfit.printing, resfit.curves",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from resfit.models.families import build, cost
     from resfit.models.networks import network
     from resfit.models.spec import ModelSpec
+    from resfit.published.reproduction import reproduce
     from resfit.recipe import Recipe, load_recipe
     from resfit.training.launch import resume, train, train_seeds
 
@@ -34,6 +35,7 @@ _HOMES = {
     "load_recipe": "resfit.recipe:load_recipe",
     "network": "resfit.models.networks:network",
     "predict": "resfit.evaluation.answers:predict",
+    "reproduce": "resfit.published.reproduction:reproduce",
     "resume": "resfit.training.launch:resume",
     "test": "resfit.evaluation.holdout:test",
     "train": "resfit.training.launch:train",
@@ -53,6 +55,7 @@ __all__ = [
     "load_recipe",
     "network",
     "predict",
+    "reproduce",
     "resume",
     "test",
     "train",

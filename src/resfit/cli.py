@@ -159,6 +159,20 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     p.add_argument("-o", "--out", required=True, metavar="FILE", type=Path, help="where to draw: .svg, or .png")
     p.add_argument("--metric", choices=("accuracy", "loss"), help="one panel instead of both")
 
+    p = verb("claims", verbs.do_claims, "Show what the reports claim, what was measured, and the verdict.")
+    p.add_argument("--report", metavar="NAME", help="one report only: r1, r2, r3, r4 or r5")
+    p.add_argument("--results", metavar="DIR", help="read DIR/reproduce (default: ./results, else what is shipped)")
+
+    p = verb("reproduce", verbs.do_reproduce, "Train and test a report's row with several seeds, beside its claims.")
+    p.add_argument("recipe", metavar="RECIPE", help="a report's row, e.g. r4-lighter")
+    p.add_argument("--data", required=True, metavar="PATH", help="images as for train; verdicts are for cifar10")
+    p.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1, finished ones kept (default 3)")
+    p.add_argument("--refit", action="store_true", help="train on train + val, as the reports do")
+    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting: makes it another study")
+    p.add_argument("--out", metavar="DIR", type=Path, help="where the runs lie (default: runs/reproduce/<name>)")
+    p.add_argument("--results", metavar="DIR", default="results", help="write DIR/reproduce/<name>.json")
+    _device(p)
+
     p = verb("demo", verbs.do_demo, "Run the whole path on handwritten digits, in about a minute, without a network.")
     p.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: runs/digits-<n>)")
 

@@ -78,7 +78,12 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Return the commit of resfit's own checkout, with + where files differ from it; None when installed from a wheel."""
+    """Return the commit of resfit's own checkout, with + where files differ from it; None when installed from a wheel.
+
+    $RESFIT_COMMIT says it where a checkout was copied without its history.
+    """
+    if "RESFIT_COMMIT" in os.environ:
+        return os.environ["RESFIT_COMMIT"]
     folder = Path(__file__).parents[2]
     if not (folder / ".git").exists():
         return None

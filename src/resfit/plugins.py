@@ -184,6 +184,11 @@ def technique(kind: str, name: str) -> Technique:
     return lines[name]
 
 
+def defaults(kind: str) -> dict[str, dict[str, Any]]:
+    """Return the parameters of every technique of a table with their defaults."""
+    return {name: {key: default for key, (_, default) in line.params.items()} for name, line in table(kind).items()}
+
+
 def check_params(
     kind: str, name: str, given: Mapping[str, Any], where: str, beside: Iterable[str] = ()
 ) -> dict[str, Any]:

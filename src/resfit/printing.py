@@ -44,12 +44,26 @@ def _count(number: int) -> str:
     return f"{number:,}" if number else "-"
 
 
-def list_text(rows: Iterable[tuple[str, "Cost"]], recipes: Sequence[str]) -> str:
-    """Return the networks with their counts, then the names of the recipes."""
-    lines = [f"{'network':<16} {'params':>12} {'macs':>15}"]
-    lines += [f"{name:<16} {total.params:>12,} {total.macs:>15,}" for name, total in rows]
+def list_text(
+    rows: "Iterable[tuple[str, Cost]]", recipes: dict[str, str], techniques: dict[str, dict[str, dict[str, Any]]]
+) -> str:
+    """Return the networks with their counts, the recipes with what each is, the techniques with their parameters."""
+    lines = [f"{'network':<18} {'params':>12} {'macs':>15}"]
+    lines += [f"{name:<18} {total.params:>12,} {total.macs:>15,}" for name, total in rows]
     lines += ["also resnet-D (D = 6n + 2) and wrn-D-K (D = 6n + 4, any K), and specs: `resfit cost --help`"]
-    lines += ["", f"recipes: {', '.join(recipes)}; any network without one is trained by `default`"]
+    lines += ["", "recipe", *(f"{name:<18} {title}" for name, title in recipes.items())]
+    lines += ["any network without a recipe of its name is trained by `default`", ""]
+    places = {
+        "augmentations": "[augment.NAME]",
+        "mixes": "[mix.NAME]",
+        "optimizers": "optim.name",
+        "schedules": "schedule.name",
+    }
+    for kind, names in techniques.items():
+        lines.append(f"{kind}, in a recipe as {places[kind]}: parameters and their defaults")
+        for name, params in names.items():
+            shown = ", ".join(f"{key} = {value}" for key, value in params.items())
+            lines.append(f"{name:<18} {shown}".rstrip())
     return "\n".join(lines)
 
 

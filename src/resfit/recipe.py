@@ -196,6 +196,13 @@ def recipe_names() -> list[str]:
     return sorted(item.name.removesuffix(".toml") for item in SHIPPED.iterdir() if item.name.endswith(".toml"))
 
 
+def recipe_titles() -> dict[str, str]:
+    """Return what each shipped recipe is, by name: its header up to the source."""
+    texts = {name: (SHIPPED / f"{name}.toml").read_text(encoding="utf-8") for name in recipe_names()}
+    heads = {name: text.partition("\n# Source:")[0].split("\n") for name, text in texts.items()}
+    return {name: " ".join(line.lstrip("# ") for line in lines) for name, lines in heads.items()}
+
+
 def load_recipe(what: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Return a recipe from a TOML file, a shipped recipe's name, or a network's name or text form (then `default` trains it).
 

@@ -67,12 +67,17 @@ def do_list(a: Arguments) -> int:
     """Print the networks and recipes known by name."""
     from resfit.models.families import cost
     from resfit.models.networks import NETWORKS, network
-    from resfit.recipe import recipe_names
+    from resfit.plugins import TABLES, defaults
+    from resfit.recipe import recipe_titles
 
-    recipes = recipe_names()
+    recipes, techniques = recipe_titles(), {kind: defaults(kind) for kind in TABLES}
     rows = [(name, cost(network(name))) for name in NETWORKS]
     networks = [{"name": name, "params": total.params, "macs": total.macs} for name, total in rows]
-    _print(a, {"networks": networks, "recipes": recipes}, printing.list_text(rows, recipes))
+    _print(
+        a,
+        {"networks": networks, "recipes": recipes, "techniques": techniques},
+        printing.list_text(rows, recipes, techniques),
+    )
     return 0
 
 
@@ -194,6 +199,30 @@ def do_curves(a: Arguments) -> int:
         print(json.dumps({"out": str(a.out), "runs": value}, indent=2))
     else:
         _say(printing.curves_text(value, str(a.out)))
+    return 0
+
+
+def do_claims(a: Arguments) -> int:
+    """Print the reports' claims with their verdicts."""
+    return _print_claims(a, a.report)
+
+
+def do_reproduce(a: Arguments) -> int:
+    """Train and test a report's row, and print its claims with their verdicts."""
+    from resfit.published import reproduce
+
+    words = {"seeds": a.seeds, "refit": a.refit, "settings": a.set, "out": a.out, "results": a.results}
+    file = reproduce(a.recipe, a.data, device=a.device, **words)
+    _say(f"record: {file}")
+    return _print_claims(a, recipe=a.recipe, record=str(file))
+
+
+def _print_claims(a: Arguments, report: str | None = None, recipe: str | None = None, **more: str) -> int:
+    from resfit.published import claim_rows, load_reports, read_results, select, to_text
+
+    reports = select(load_reports(), report)
+    rows = claim_rows(reports, read_results(a.results), recipe)
+    _print(a, {**more, "claims": rows}, to_text(rows, reports))
     return 0
 
 

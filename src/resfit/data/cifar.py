@@ -1,5 +1,6 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) as published: python and binary, folder, archive or name."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 
 from resfit.data.archive import first_files, is_archive, list_members, read_members
 from resfit.data.arrays import list_pixels
-from resfit.data.download import find_or_download
+from resfit.data.download import find, find_or_download
 from resfit.data.keys import read_file
 from resfit.data.listing import Listing, Source
 from resfit.data.unpickle import load
@@ -55,6 +56,8 @@ _BINARY100 = _Form(
 )
 _FORMS = (_PYTHON10, _BINARY10, _PYTHON100, _BINARY100)
 _OFFICIAL_MD5 = {"cifar10": "c58f30108f718f92721af3b95e74349a", "cifar100": "eb9058c3a382ffc7106e4002c42a8d85"}
+# As published: the binary archive on Krizhevsky's page, and the python form's test_batch in torchvision's list.
+_BINARY10_MD5, _TEST_BATCH_MD5 = "c32a1d4ab5d03f1284b67883e8d87530", "40351d587109b95175f43aff81a1287e"
 _OFFICIAL_URL = "https://www.cs.toronto.edu/~kriz/"
 
 
@@ -88,6 +91,21 @@ def open_source(source: str) -> Source:
     return Source(
         source, ("train", "test"), _archive_lister(path, found_form), repr((str(path.resolve()), _facts(path)))
     )
+
+
+def is_original(source: str) -> bool:
+    """Return whether `source` is CIFAR-10 byte for byte as published: an archive whole, or a folder by its test_batch.
+
+    The file test_batch.bin of an unpacked binary archive has no published digest: False.
+    """
+    path = (find(accepted_names(source)) if source == "cifar10" else None) or Path(source)
+    if path.is_dir() and (found := _find_folder(path)) is not None:
+        path = found[0] / "test_batch"
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return digest in (_OFFICIAL_MD5["cifar10"], _BINARY10_MD5, _TEST_BATCH_MD5)
 
 
 def accepted_names(source: str) -> list[str]:
