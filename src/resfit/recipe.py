@@ -87,7 +87,10 @@ class Optim(Named):
 
 
 class Schedule(Named):
-    """The learning rate's course; warmup_epochs climb linearly to the peak first; it moves each step, or each epoch only."""
+    """The learning rate's course; warmup_epochs climb linearly to the peak first; it moves each step, or each epoch only.
+
+    A warm-up climbs each step in either case.
+    """
 
     kind = "schedules"
     name: str = "cosine"
@@ -165,6 +168,7 @@ class Recipe(Section):
                 f"Shorten it too: --set schedule.warmup_epochs={epochs / 10:g}"
             )
         _check_targets(self)
+        _check_effects(self)
         if {"flip", "alternating-flip"} <= set(self.augment):
             raise ValueError("augment.flip and augment.alternating-flip undo each other. Keep one")
         if self.network.channels != 3:
@@ -188,6 +192,16 @@ def _check_targets(recipe: Recipe) -> None:
     if total > 1 + 1e-9:
         raise ValueError(
             f"{names}: probabilities add up to {total:g}, and a step takes one at most. Lower `probability`"
+        )
+
+
+def _check_effects(recipe: Recipe) -> None:
+    """Refuse settings of what is not switched on."""
+    if recipe.distill.teacher is None and recipe.distill != Distill():
+        raise ValueError("distill.teacher is missing, and the other keys of distill do nothing without. Name a run")
+    if recipe.optim.sam_adaptive and not recipe.optim.sam_rho:
+        raise ValueError(
+            "optim.sam_adaptive does nothing while optim.sam_rho is 0. Set it too: --set optim.sam_rho=0.5"
         )
 
 
@@ -221,7 +235,7 @@ def load_recipe(what: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             raise UsageError(f"{text}: no recipe or network of that name.{near} `resfit list` shows all.") from error
         table = tomllib.loads((SHIPPED / "default.toml").read_text())
         table |= {"name": text if ":" not in text else spec.family, "network": spec}
-    for setting in overrides:
+    for setting in sorted(overrides, key=_rank):
         _override(table, setting)
     return parse_recipe(table, where)
 
@@ -249,8 +263,8 @@ def _table(what: str | Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
         if key in ("augment", "mix") or not (isinstance(value, Mapping) and isinstance(inner, dict)):
             table[key] = value
             continue
-        for part, setting in value.items():
-            _put(key, inner, part, setting)
+        for part in sorted(value, key=lambda part: part != "name"):
+            _put(key, inner, part, value[part])
     return table
 
 
@@ -296,6 +310,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: cannot be read: {reason}. Name a recipe file, or see `resfit list`.") from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: is not valid TOML: {error}. Mend that line.") from error
+
+
+def _rank(setting: str) -> bool:
+    """Order settings: what chooses a technique or a network goes before the parameters of what was chosen."""
+    key = setting.partition("=")[0].strip()
+    return "." in key and not key.endswith(".name")
 
 
 def _override(table: dict[str, Any], setting: str) -> None:
