@@ -7,7 +7,8 @@ import pytest
 from resfit.budget import check_budget
 from resfit.errors import UsageError
 from resfit.models.families import cost
-from resfit.recipe import SHIPPED, load_recipe, parse_recipe, recipe_names, recipe_to_toml
+from resfit.recipe import parse_recipe, recipe_to_toml
+from resfit.recipefile import SHIPPED, load_recipe, recipe_names
 
 
 @pytest.mark.parametrize("name", recipe_names())

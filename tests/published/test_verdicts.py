@@ -10,7 +10,7 @@ from resfit.published.claims import load_reports, parse_report, row_names
 from resfit.published.record import recipe_digest
 from resfit.published.table import claim_rows, summary_markdown
 from resfit.published.verdicts import judge, prints_as
-from resfit.recipe import load_recipe
+from resfit.recipefile import load_recipe
 
 REPORTS = {report.report: report for report in load_reports()}
 

@@ -8,7 +8,8 @@ import torch
 
 from resfit.errors import UsageError
 from resfit.evaluation.bundle import load_bundle
-from resfit.recipe import Distill, load_recipe
+from resfit.recipe import Distill
+from resfit.recipefile import load_recipe
 from resfit.training.launch import resume, train, train_seeds
 from resfit.training.loss import distillation, load_teacher, make_loss
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from resfit.errors import UsageError, nearest
 from resfit.plugins import explain
-from resfit.recipe import recipe_names
+from resfit.recipefile import recipe_names
 
 SHIPPED = files("resfit") / "claims"
 UNDETERMINED, CONTRADICTED = "undetermined", "contradicted by the report itself"

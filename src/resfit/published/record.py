@@ -19,7 +19,8 @@ from resfit.data.cifar import is_original
 from resfit.errors import UsageError
 from resfit.models.spec import format_spec
 from resfit.published.claims import load_reports
-from resfit.recipe import Recipe, load_recipe
+from resfit.recipe import Recipe
+from resfit.recipefile import load_recipe
 from resfit.runs import Run, open_run
 
 Result = dict[str, Any]

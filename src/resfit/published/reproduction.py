@@ -6,7 +6,7 @@ from pathlib import Path
 from resfit.errors import UsageError
 from resfit.published.claims import find_row
 from resfit.published.record import add_result, normal, recipe_digest, refuse_mixing, result_file
-from resfit.recipe import load_recipe
+from resfit.recipefile import load_recipe
 
 
 def reproduce(

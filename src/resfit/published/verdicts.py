@@ -21,7 +21,7 @@ from resfit.models.families import cost
 from resfit.models.networks import network
 from resfit.published.claims import CONTRADICTED, SCALES, UNDETERMINED, Claim, Report, Side
 from resfit.published.record import Result, normal, recipe_digest, study_text
-from resfit.recipe import load_recipe
+from resfit.recipefile import load_recipe
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 NOT_TESTED, OTHER_DATA = "not tested", "measured on other data"

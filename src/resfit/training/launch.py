@@ -21,7 +21,8 @@ from resfit.evaluation.metrics import mean_interval
 from resfit.machine import choose_device, commit, default_threads, describe, tune, versions
 from resfit.models.families import build, cost
 from resfit.plugins import function
-from resfit.recipe import Recipe, as_recipe, recipe_to_toml
+from resfit.recipe import Recipe, recipe_to_toml
+from resfit.recipefile import as_recipe
 from resfit.runs import Run, new_run, open_run, own, refuse_taken
 from resfit.training.checkpoint import checkpoints, load_newest
 from resfit.training.ema import start_average
