@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from resfit.published import add_result, row_names
-from resfit.recipe import load_recipe
+from resfit.recipefile import load_recipe
 
 PER_CLASS = 1000
 SHORT = ["train.epochs=1", "schedule.interval=step"]

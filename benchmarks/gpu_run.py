@@ -4,11 +4,11 @@
 
 Each entry is trained by `resfit train` in a process of its own and tested once. At the end of the time the running one is asked
 to stop (SIGTERM) and leaves a checkpoint in --runs; the next call on the same machine goes on from it. What a record in
-results/ holds already is passed over. `--set` shortens every entry, to try the script on a CPU.
+results/ holds already is passed over. `--set` shortens every entry, to try the script on a CPU: `--set train.epochs=1
+--set schedule.warmup_epochs=0`, and `--only` one of them.
 """
 
 import argparse
-import contextlib
 import json
 import shutil
 import subprocess
@@ -87,8 +87,10 @@ def run(entry: Entry, folder: Path, a: argparse.Namespace, left: float) -> list[
         code = process.wait(left)
     except subprocess.TimeoutExpired:
         process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             process.wait(MARGIN)
+        except subprocess.TimeoutExpired:
+            process.kill()
         return [name, f"{left:.0f}", "-", "stopped, with a checkpoint", "-"]
     if code:
         return [name, "-", "-", f"exit {code}", "-"]

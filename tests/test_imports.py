@@ -20,13 +20,14 @@ ALLOWED = {
     "budget": {"errors", "models"},
     "plugins": {"errors"},
     "recipe": {"errors", "models", "budget", "plugins"},
-    "runs": {"errors", "durable", "recipe"},
+    "recipefile": {"errors", "models", "recipe"},
+    "runs": {"errors", "durable", "recipe", "recipefile"},
     "data": {"errors", "durable", "machine", "plugins", "data"},
 }
 ALLOWED["evaluation"] = {*ALLOWED, "evaluation"}
 ALLOWED["training"] = {*ALLOWED, "training", ""}
 ALLOWED["published"] = {*ALLOWED, "published"}
-ALLOWED["estimator"] = {"errors", "recipe", "data", "evaluation", "training"}
+ALLOWED["estimator"] = {"errors", "recipe", "recipefile", "data", "evaluation", "training"}
 ALLOWED["demo"] = {"data", "evaluation", "training"}
 ALLOWED["doctor"] = {"", "machine", "data", "evaluation"}
 ALLOWED["drawing"] = {"errors"}
@@ -69,7 +70,7 @@ def test_models_and_data_do_not_know_each_other():
         "from resfit.cli import main; main(['cost', 'r5'])",
         "from resfit.cli import main; main(['list'])",
         "from resfit.cli import main; main(['claims'])",
-        "import resfit.recipe; resfit.recipe.load_recipe('r4-lighter')",
+        "import resfit.recipefile; resfit.recipefile.load_recipe('r4-lighter')",
         "from resfit.cli import main; main(['cost', 'r5', '--layers'])",
         "import resfit.cli, resfit.verbs, resfit.printing, resfit.curves",
         "import resfit.runs, resfit.budget, resfit.plugins, resfit.evaluation.metrics",

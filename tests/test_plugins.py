@@ -8,7 +8,7 @@ import pytest
 
 from resfit import plugins
 from resfit.errors import UsageError
-from resfit.recipe import load_recipe
+from resfit.recipefile import load_recipe
 
 PACKAGE = """
 from resfit.plugins import Technique

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from resfit.recipe import load_recipe, recipe_names
+from resfit.recipefile import load_recipe, recipe_names
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = runpy.run_path(str(ROOT / "benchmarks" / "gpu_run.py"))

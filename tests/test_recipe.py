@@ -7,7 +7,8 @@ import pytest
 from resfit.budget import check_budget
 from resfit.errors import UsageError
 from resfit.models.families import cost
-from resfit.recipe import SHIPPED, load_recipe, parse_recipe, recipe_names, recipe_to_toml
+from resfit.recipe import parse_recipe, recipe_to_toml
+from resfit.recipefile import SHIPPED, load_recipe, recipe_names
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -77,13 +78,15 @@ REFUSED = {
     "train.epochs.more=1": "epochs is a single value",
     "train.epochs=0": "train.epochs: Input should be greater than or equal to 1, got 0.",
     "schedule.T_max=0": "schedule.T_max: no such key.",
-    "schedule={name='warm-restarts', first_epochs=0}": "schedule.first_epochs: Input should be greater than 0, got 0.",
+    "schedule={name='warm-restarts', first_epochs=0}": "schedule.first_epochs: Input should be greater than or equal to 1",
     "schedule={name='multi-step', milestones=[30, 20]}": "schedule.milestones: must be one or more epochs, each later",
     "mix.cutmx.alpha=1": "'cutmx' is none of the mixes. Did you mean 'cutmix'?",
     "mix.mixup.alpha=0": "mix.mixup.alpha: Input should be greater than 0, got 0.",
     "mix={mixup={probability=0.7}, cutmix={probability=0.7}}": "mix.mixup and mix.cutmix: probabilities add up to 1.4",
     "augment.alternating-flip={}": "augment.flip and augment.alternating-flip undo each other",
     "distill.temperature=0": "distill.temperature: Input should be greater than 0, got 0.",
+    "distill.weight=0.5": "distill.teacher is missing, and the other keys of distill do nothing without",
+    "optim.sam_adaptive=true": "optim.sam_adaptive does nothing while optim.sam_rho is 0",
     "tta=mirror": "tta: Input should be 'none', 'flip' or 'flip-shift', got 'mirror'.",
 }
 
@@ -99,6 +102,9 @@ def test_another_technique_takes_the_old_ones_parameters_away():
     assert recipe.schedule.params == {"end": 0.0}
     assert recipe.optim.params == {"momentum": 0.9, "nesterov": True}
     assert recipe.optim.lr == 1e-3
+    settings = ["optim.momentum=0.5", "optim.name=muon"]
+    assert load_recipe("r1-4", settings) == load_recipe("r1-4", settings[::-1])
+    assert load_recipe("r1-4", settings).optim.params["momentum"] == 0.5
 
 
 def test_a_recipe_on_a_base(tmp_path):

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from resfit.models.networks import network
     from resfit.models.spec import ModelSpec
     from resfit.published.reproduction import reproduce
-    from resfit.recipe import Recipe, load_recipe
+    from resfit.recipe import Recipe
+    from resfit.recipefile import load_recipe
     from resfit.training.launch import resume, train, train_seeds
 
 _HOMES = {
@@ -32,7 +33,7 @@ _HOMES = {
     "draw_curves": "resfit.curves:draw_curves",
     "evaluate": "resfit.evaluation.holdout:evaluate",
     "load": "resfit.evaluation.bundle:load_bundle",
-    "load_recipe": "resfit.recipe:load_recipe",
+    "load_recipe": "resfit.recipefile:load_recipe",
     "network": "resfit.models.networks:network",
     "predict": "resfit.evaluation.answers:predict",
     "reproduce": "resfit.published.reproduction:reproduce",

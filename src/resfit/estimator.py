@@ -15,7 +15,8 @@ from resfit.data.listing import read
 from resfit.data.splits import hold_out
 from resfit.errors import DataError, UsageError, nearest
 from resfit.evaluation.bundle import load_bundle
-from resfit.recipe import Recipe, as_recipe
+from resfit.recipe import Recipe
+from resfit.recipefile import as_recipe
 from resfit.training.launch import start
 
 

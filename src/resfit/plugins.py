@@ -138,7 +138,11 @@ SCHEDULES: dict[str, Technique] = {
     ),
     "warm-restarts": Technique(
         "resfit.training.schedule:warm_restarts",
-        {"first_epochs": (Positive, 10.0), "growth": (Annotated[float, Field(ge=1)], 2.0), "end": (Share, 0.0)},
+        {
+            "first_epochs": (Annotated[float, Field(ge=1)], 10.0),
+            "growth": (Annotated[float, Field(ge=1)], 2.0),
+            "end": (Share, 0.0),
+        },
     ),
     # the only one that looks at results: what the validation loss makes of the rate is in TrainState
     "plateau": Technique(

@@ -1,10 +1,7 @@
-"""Recipe: network, data, augmentation, optimisation and schedule as plain data, from TOML and `--set a.b=v`, and back."""
+"""Recipe: network, data, augmentation, optimisation and schedule as plain, checked data, and as TOML."""
 
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import tomli_w
@@ -12,15 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 from pydantic import field_validator as check_field
 
 from resfit.budget import Budget, parse_size
-from resfit.errors import UsageError, nearest
-from resfit.models.networks import NETWORKS, network
+from resfit.errors import UsageError
+from resfit.models.networks import network
 from resfit.models.spec import ModelSpec, spec_from_dict, spec_to_dict
 from resfit.plugins import check_params, explain
 
-SHIPPED = files("resfit") / "recipes"
 
-
-def _spec(value: Any) -> ModelSpec:
+def to_spec(value: Any) -> ModelSpec:
+    """Return the spec that a name, a text form, a table or a spec stands for. Raises UsageError."""
     if isinstance(value, ModelSpec):
         return value
     return network(value) if isinstance(value, str) else spec_from_dict(value)
@@ -87,7 +83,10 @@ class Optim(Named):
 
 
 class Schedule(Named):
-    """The learning rate's course; warmup_epochs climb linearly to the peak first; it moves each step, or each epoch only."""
+    """The learning rate's course; warmup_epochs climb linearly to the peak first; it moves each step, or each epoch only.
+
+    A warm-up climbs each step in either case.
+    """
 
     kind = "schedules"
     name: str = "cosine"
@@ -127,7 +126,7 @@ class Recipe(Section):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    network: Annotated[ModelSpec, PlainValidator(_spec)]
+    network: Annotated[ModelSpec, PlainValidator(to_spec)]
     budget: Budget = Budget()
     data: Data = Data()
     augment: dict[str, dict[str, Any]] = {}
@@ -165,6 +164,7 @@ class Recipe(Section):
                 f"Shorten it too: --set schedule.warmup_epochs={epochs / 10:g}"
             )
         _check_targets(self)
+        _check_effects(self)
         if {"flip", "alternating-flip"} <= set(self.augment):
             raise ValueError("augment.flip and augment.alternating-flip undo each other. Keep one")
         if self.network.channels != 3:
@@ -191,85 +191,14 @@ def _check_targets(recipe: Recipe) -> None:
         )
 
 
-def recipe_names() -> list[str]:
-    """Return the names of the shipped recipes, sorted."""
-    return sorted(item.name.removesuffix(".toml") for item in SHIPPED.iterdir() if item.name.endswith(".toml"))
-
-
-def recipe_titles() -> dict[str, str]:
-    """Return what each shipped recipe is, by name: its header up to the source."""
-    texts = {name: (SHIPPED / f"{name}.toml").read_text(encoding="utf-8") for name in recipe_names()}
-    heads = {name: text.partition("\n# Source:")[0].split("\n") for name, text in texts.items()}
-    return {name: " ".join(line.lstrip("# ") for line in lines) for name, lines in heads.items()}
-
-
-def load_recipe(what: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Return a recipe from a TOML file, a shipped recipe's name, or a network's name or text form (then `default` trains it).
-
-    `overrides` are settings `key=value` by recipe key, e.g. `optim.lr=0.2`. Raises UsageError with one line.
-    """
-    text, where = str(what), str(what)
-    if isinstance(what, Path) or text.endswith(".toml") or "/" in text or text in recipe_names():
-        table = _table(what)
-    else:
-        try:
-            spec = network(text)
-        except UsageError as error:
-            if ":" in text:
-                raise
-            near = nearest(text, [*recipe_names(), *NETWORKS])
-            raise UsageError(f"{text}: no recipe or network of that name.{near} `resfit list` shows all.") from error
-        table = tomllib.loads((SHIPPED / "default.toml").read_text())
-        table |= {"name": text if ":" not in text else spec.family, "network": spec}
-    for setting in overrides:
-        _override(table, setting)
-    return parse_recipe(table, where)
-
-
-def _table(what: str | Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the table of a recipe's file or shipped name, laid over that of its `base` where it names one.
-
-    Sections add to the base's, key by key; `augment` and `mix` replace the base's. A base that is a path is read from the
-    folder of the file that names it.
-    """
-    shipped = isinstance(what, str) and what in recipe_names()
-    own = tomllib.loads((SHIPPED / f"{what}.toml").read_text()) if shipped else _read(Path(what))
-    own = {"name": Path(what).name.removesuffix(".toml"), **own}
-    base = own.pop("base", None)
-    if base is None:
-        return own
-    if not isinstance(base, str) or (base not in recipe_names() and not base.endswith(".toml")):
-        near = nearest(str(base), recipe_names())
-        raise UsageError(f"{what}: base: {base!r} is no shipped recipe and no .toml file.{near}")
-    if base in below or len(below) > 8:
-        raise UsageError(f"{what}: base: {base!r} leads back to itself. Name another.")
-    table = _table(base if base in recipe_names() else Path(what).parent / base, (*below, base))
-    for key, value in own.items():
-        inner = table.get(key)
-        if key in ("augment", "mix") or not (isinstance(value, Mapping) and isinstance(inner, dict)):
-            table[key] = value
-            continue
-        for part, setting in value.items():
-            _put(key, inner, part, setting)
-    return table
-
-
-def _put(section: str, table: dict[str, Any], key: str, value: Any) -> None:
-    """Set a key of a section; another technique's name takes the old one's own parameters away."""
-    named: type[Named] | None = {"optim": Optim, "schedule": Schedule}.get(section)  # type: ignore[assignment]
-    if named is not None and key == "name" and value != table.get("name", named.model_fields["name"].default):
-        for old in table.keys() - named.model_fields.keys():
-            del table[old]
-    table[key] = value
-
-
-def as_recipe(what: str | Path | Recipe, settings: Sequence[str]) -> Recipe:
-    """Return `what` if it is a Recipe, else the one `load_recipe` makes of it; a Recipe takes no settings (UsageError)."""
-    if not isinstance(what, Recipe):
-        return load_recipe(what, settings)
-    if settings:
-        raise UsageError("settings: a Recipe is complete. Use its model_copy, or give a name or file with settings.")
-    return what
+def _check_effects(recipe: Recipe) -> None:
+    """Refuse settings of what is not switched on."""
+    if recipe.distill.teacher is None and recipe.distill != Distill():
+        raise ValueError("distill.teacher is missing, and the other keys of distill do nothing without. Name a run")
+    if recipe.optim.sam_adaptive and not recipe.optim.sam_rho:
+        raise ValueError(
+            "optim.sam_adaptive does nothing while optim.sam_rho is 0. Set it too: --set optim.sam_rho=0.5"
+        )
 
 
 def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
@@ -286,36 +215,6 @@ def recipe_to_toml(recipe: Recipe) -> str:
     """Return a recipe as TOML that reads back as the same recipe."""
     table = recipe.model_dump(exclude_none=True, exclude={"network"})
     return tomli_w.dumps({"name": table.pop("name"), "network": spec_to_dict(recipe.network), **table})
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        raise UsageError(f"{path}: cannot be read: {reason}. Name a recipe file, or see `resfit list`.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: is not valid TOML: {error}. Mend that line.") from error
-
-
-def _override(table: dict[str, Any], setting: str) -> None:
-    key, equals, text = setting.partition("=")
-    if not equals or not key.strip():
-        raise UsageError(f"--set {setting}: write it as key=value, for example --set optim.lr=0.2.")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a bare word, as people type it: --set optim.name=adamw
-    *parents, last = key.strip().split(".")
-    if parents == ["network"] and not isinstance(table.get("network", {}), Mapping):
-        table["network"] = spec_to_dict(_spec(table["network"]))
-    if key.strip() == "network.image_size":
-        raise UsageError(f"--set {setting}: the data decides it. Set data.image_size.")
-    for parent in parents:
-        table = table.setdefault(parent, {})
-        if not isinstance(table, dict):
-            raise UsageError(f"--set {setting}: {parent} is a single value. See `resfit train --help`.")
-    _put(".".join(parents), table, last, value)
 
 
 def _keys(location: tuple[int | str, ...]) -> list[str]:

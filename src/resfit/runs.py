@@ -10,7 +10,8 @@ from typing import Any
 
 from resfit import durable
 from resfit.errors import ResourceError, UsageError
-from resfit.recipe import Recipe, load_recipe
+from resfit.recipe import Recipe
+from resfit.recipefile import load_recipe
 
 
 @dataclass(frozen=True)

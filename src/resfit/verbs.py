@@ -36,7 +36,7 @@ def do_cost(a: Arguments) -> int:
     try:
         spec = network(a.network)
     except UsageError:
-        from resfit.recipe import load_recipe, recipe_names
+        from resfit.recipefile import load_recipe, recipe_names
 
         if a.network not in recipe_names():
             raise
@@ -68,7 +68,7 @@ def do_list(a: Arguments) -> int:
     from resfit.models.families import cost
     from resfit.models.networks import NETWORKS, network
     from resfit.plugins import TABLES, defaults
-    from resfit.recipe import recipe_titles
+    from resfit.recipefile import recipe_titles
 
     recipes, techniques = recipe_titles(), {kind: defaults(kind) for kind in TABLES}
     rows = [(name, cost(network(name))) for name in NETWORKS]

@@ -9,7 +9,7 @@ import pytest
 from resfit.errors import UsageError
 from resfit.published.claims import load_reports, parse_report, row_names
 from resfit.published.table import BRIEF, command
-from resfit.recipe import load_recipe, recipe_names
+from resfit.recipefile import load_recipe, recipe_names
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "claims.json").read_text())
 CLAIMS = [claim for report in load_reports() for claim in report.claim]

@@ -176,8 +176,8 @@ def test_data_are_known_by_content(tmp_path, monkeypatch):
 
 
 MISTAKES = {
-    "reproduce r4-lihter --data digits": (2, "is no row of a report. Did you mean 'r4-lighter'"),
-    "reproduce resnet-8 --data digits": (2, "The rows: r1-baseline, r1-1,"),
+    "reproduce r4-lihter --data digits": (2, "is no shipped recipe. Did you mean 'r4-lighter'"),
+    "reproduce resnet-8 --data digits": (2, "The reports' rows: r1-baseline, r1-1,"),
     "reproduce r5": (2, "--data"),
     "reproduce r5 --data digits --seeds 0": (2, "--seeds: must be at least 1"),
     "reproduce r5 --data digits --set train.epoch=3": (2, "train.epoch: no such key"),

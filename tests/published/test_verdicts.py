@@ -5,17 +5,22 @@ from decimal import Decimal
 
 import pytest
 
+from resfit.errors import UsageError
 from resfit.published.claims import load_reports, parse_report, row_names
+from resfit.published.record import recipe_digest
 from resfit.published.table import claim_rows, summary_markdown
 from resfit.published.verdicts import judge, prints_as
-from resfit.recipe import load_recipe
+from resfit.recipefile import load_recipe
 
 REPORTS = {report.report: report for report in load_reports()}
 
 
 def made_up(recipe, scores, data="cifar10", settings=(), refit=True, seconds=None, curve=None, epochs=None):
     """Return a record as `add_result` writes one, of accuracies that nobody measured."""
-    named = load_recipe(recipe)
+    try:
+        named = load_recipe(recipe, settings)
+    except UsageError:  # not every network and schedule can be shortened alone
+        named = load_recipe(recipe)
     runs = []
     for seed, score in enumerate(scores):
         run = {"seed": seed, "test_accuracy": score, "test_nll": 1 - score, "val_accuracy": None if refit else score}
@@ -31,6 +36,7 @@ def made_up(recipe, scores, data="cifar10", settings=(), refit=True, seconds=Non
         "test_fingerprint": "0" * 16,
         "device": "made up",
         "commit": "0" * 12,
+        "recipe_digest": recipe_digest(named) if epochs is None else "of another version",
         "epochs": epochs or int(changed.get("train.epochs", named.train.epochs)),
         "image_size": int(changed.get("data.image_size", 32)),
         "train_images": 50_000,
@@ -243,6 +249,7 @@ def test_a_shortened_study_decides_only_which_trains_faster():
         ([0.900, 0.901, 0.902], "reproduced"),
         ([0.920, 0.921, 0.922], "not reproduced"),
         ([0.895, 0.905, 0.915], "undecided"),
+        ([0.9035, 0.905, 0.9065], "undecided"),  # surely better, and perhaps by less than half a point
     ],
 )
 def test_no_better_allows_half_a_point(longer, expected):
@@ -255,6 +262,38 @@ def test_a_gap_within_one_recipe():
     found = verdict("r3-val-over-train", result)
     assert found.verdict == "reproduced"
     assert found.measured.startswith("+35.10 points")
+
+
+def test_two_sides_of_one_run_are_compared_seed_by_seed():
+    """Each seed gains 0.2 points exactly, while the seeds differ by more: the interval is of the gains, and has no width."""
+    curve = {"val_accuracy": [0.90, 0.902]}
+    result = made_up("r3", [0.95, 0.96, 0.97], refit=False)
+    for run, shift in zip(result["runs"], (0.0, 0.01, 0.02), strict=True):
+        run["curve"] = run["curve"] | {
+            "val_accuracy": [v + shift for v in curve["val_accuracy"]],
+            "train_accuracy": [0.5, 0.6 + shift],
+        }
+        run["val_accuracy"] = 0.902 + shift
+    found = verdict("r3-val-over-train", result)
+    assert found.measured.startswith("+30.20 points, 95% +30.20 to +30.20")
+
+
+def test_a_study_that_changes_more_than_its_length_does_not_stand_for_the_recipe():
+    short, adam = ["train.epochs=2", "data.image_size=16"], ["optim.name=adam", "optim.lr=0.001"]
+    plain, other = made_up("r5", [0.55], settings=short), made_up("r5", [0.33], settings=[*adam, *short])
+    assert "55.00%" in verdict("r5-accuracy", other, plain).measured
+    assert verdict("r5-accuracy", other).measured is None
+
+
+def test_a_record_of_another_version_of_the_recipe_decides_nothing():
+    before = made_up("r5", [0.9074] * 3)
+    assert verdict("r5-accuracy", before).verdict == "reproduced"
+    assert verdict("r5-accuracy", before | {"recipe_digest": "0" * 16}).verdict == "not tested"
+
+
+def test_an_accuracy_of_an_unknown_network_is_undetermined():
+    assert verdict("r2-5-accuracy", made_up("r2-5", [0.8843] * 3)).verdict == "undetermined"
+    assert verdict("r2-3-over-5", made_up("r2-3", [0.91] * 3), made_up("r2-5", [0.88] * 3)).verdict == "undetermined"
 
 
 def test_the_summary_has_a_line_for_every_row_and_every_other_recipe_with_a_record():

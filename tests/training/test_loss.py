@@ -1,13 +1,16 @@
 """Losses against their formulas, and what a teacher is asked and refused."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
 from resfit.errors import UsageError
 from resfit.evaluation.bundle import load_bundle
-from resfit.recipe import Distill, load_recipe
-from resfit.training.launch import train
+from resfit.recipe import Distill
+from resfit.recipefile import load_recipe
+from resfit.training.launch import resume, train, train_seeds
 from resfit.training.loss import distillation, load_teacher, make_loss
 
 LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
@@ -72,3 +75,31 @@ def test_a_student_learns_from_a_run_and_wrong_teachers_are_refused(trained, tin
     recipe = load_recipe(tiny_recipe, [f"distill.teacher={trained.folder}"])
     with pytest.raises(UsageError, match="knows other classes"):
         load_teacher(recipe, ("a", "b", "c"), torch.device("cpu"))
+
+
+def test_a_resumed_student_finds_its_teacher_from_any_folder_and_knows_it_again(
+    trained, tiny_recipe, digits_npz, tmp_path, monkeypatch
+):
+    shutil.copytree(trained.folder, tmp_path / "teacher")
+    monkeypatch.chdir(tmp_path)
+    settings = ["train.epochs=2", "distill.teacher=teacher"]
+    whole = train(tiny_recipe, digits_npz, tmp_path / "whole", device="cpu", settings=settings)
+    monkeypatch.setattr("resfit.training.launch.finish", lambda *arguments: None)  # as if killed before the bundle
+    run = train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu", settings=settings)
+    monkeypatch.undo()
+    monkeypatch.chdir("/")
+    again = resume(run.folder)
+    assert (again.bundle / "model.safetensors").read_bytes() == (whole.bundle / "model.safetensors").read_bytes()
+    for file in (run.bundle / "config.json", run.summary_file):
+        file.unlink()
+    weights = tmp_path / "teacher" / "bundle" / "model.safetensors"
+    weights.write_bytes((whole.bundle / "model.safetensors").read_bytes())
+    run.update(status="interrupted")
+    with pytest.raises(UsageError, match="the teacher has other weights than when the run began"):
+        resume(run.folder)
+
+
+def test_seeds_leave_nothing_behind_when_the_teacher_is_missing(tiny_recipe, digits_npz, tmp_path):
+    with pytest.raises(UsageError, match=r"distill\.teacher"):
+        train_seeds(tiny_recipe, digits_npz, tmp_path / "seeds", seeds=2, settings=[f"distill.teacher={tmp_path}"])
+    assert not (tmp_path / "seeds").exists()

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from resfit.models.networks import NETWORKS
 from resfit.plugins import OPTIMIZERS, SCHEDULES, check_params, function
-from resfit.recipe import load_recipe, recipe_names
+from resfit.recipefile import load_recipe, recipe_names
 from resfit.training.ema import start_average, update_average
 from resfit.training.launch import make_state
 from resfit.training.loop import batch_plan
@@ -28,16 +29,23 @@ def data(count=40):
     return images, torch.randint(0, 10, (count,), generator=generator)
 
 
+def slim(name):
+    """Return settings that make a recipe's network narrow where a recipe of the network's own name trains the whole one."""
+    whole = name in NETWORKS or name == "r1-separable"
+    return [] if whole else ["network=resnet:widths=8,16,16,16:blocks_per_stage=1,1,1,1:se_reduction=4"]
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_trains_two_steps(name):
-    recipe = load_recipe(name, ["data.mean=[0.5,0.5,0.5]", "data.std=[0.25,0.25,0.25]"])
+    settings = ["data.mean=[0.5,0.5,0.5]", "data.std=[0.25,0.25,0.25]", *slim(name)]
+    recipe = load_recipe(name, settings)
     side, classes = recipe.network.image_size, recipe.network.classes
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (8, 3, side, side), dtype=torch.uint8, generator=generator)
+    images = torch.randint(0, 256, (4, 3, side, side), dtype=torch.uint8, generator=generator)
     state, step = make_state(recipe, 0, CPU), make_step(recipe, 2, CPU)
     before = {key: value.clone() for key, value in state.model.state_dict().items()}
     for _ in range(2):
-        step(state, images, torch.arange(8) % classes, torch.arange(8), 0)
+        step(state, images, torch.arange(4) % classes, torch.arange(4), 0)
     assert state.sums[:3].isfinite().all()
     assert state.sums[3] == -1
     assert all(not torch.equal(value, before[key]) for key, value in state.model.named_parameters())
@@ -73,6 +81,64 @@ def test_same_weights_as_the_plain_loop(optimizer):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, msg=name)
     assert state.step == 3
     assert state.sums[2] == 48
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_a_step_of_sam_is_the_papers(adaptive):
+    more = ["optim.momentum=0", "optim.nesterov=false", "optim.weight_decay=0", "schedule.warmup_epochs=0"]
+    recipe = recipe_of("optim.lr=0.05", "optim.sam_rho=0.5", f"optim.sam_adaptive={str(adaptive).lower()}", *more)
+    images, labels = data(16)
+    state, other = make_state(recipe, 0, CPU), make_state(recipe, 0, CPU)
+    make_step(recipe, 3, CPU)(state, images, labels, torch.arange(16), 0)
+
+    model, loss = other.model.train(), nn.functional.cross_entropy
+    mean, std = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.4]).view(3, 1, 1)
+    inputs = (images.float() / 255 - mean) / std
+    loss(model(inputs), labels).backward()
+    statistics = {name: value.clone() for name, value in model.state_dict().items() if "running" in name}
+    params = list(model.parameters())
+    gradients, weights = [p.grad.clone() for p in params], [p.detach().clone() for p in params]
+    scales = [w.abs() + 0.01 if adaptive else torch.ones_like(w) for w in weights]
+    length = torch.cat([(t * g).flatten() for t, g in zip(scales, gradients, strict=True)]).norm()
+    with torch.no_grad():
+        for p, t, g in zip(params, scales, gradients, strict=True):
+            p.add_(0.5 * t * t * g / length)
+    model.zero_grad()
+    loss(model(inputs), labels).backward()
+    for ours, before, p in zip(state.model.parameters(), weights, params, strict=True):
+        torch.testing.assert_close(ours, before - 0.05 * p.grad, rtol=1e-5, atol=1e-6)
+    for name, value in statistics.items():  # BatchNorm's are those of the first pass
+        torch.testing.assert_close(state.model.state_dict()[name], value)
+
+
+def test_an_epochs_rate_is_kept_through_it():
+    rate = make_rate(
+        recipe_of("optim.lr=0.1", "schedule.interval=epoch", "schedule.warmup_epochs=0", "train.epochs=4"), 5
+    )
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 4)
+    for epoch in range(4):
+        assert [rate(5 * epoch + k) for k in range(5)] == pytest.approx([theirs.get_last_lr()[0]] * 5)
+        optimizer.step()
+        theirs.step()
+
+
+def test_muons_vectors_take_a_larger_rate_and_the_same_decay():
+    """With no gradient, decay is all that moves a weight, and is alike in both groups whatever their rates."""
+    recipe = recipe_of("optim.name=muon", "optim.lr=0.02", "optim.weight_decay=0.1", "schedule.warmup_epochs=0")
+    state = make_state(recipe, 0, CPU)
+    before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
+    images, labels = data(16)
+    make_step(recipe, 3, CPU)(state, images, labels, torch.arange(16), 0)
+    rates = sorted(group["lr"] for group in state.optimizer.param_groups)
+    assert rates == pytest.approx([0.02, 0.2])
+    for name, p in state.model.named_parameters():
+        p.data.copy_(before[name])
+        p.grad = torch.zeros_like(p)
+        state.optimizer.state[p].clear()
+    state.optimizer.step()
+    for name, p in state.model.named_parameters():
+        torch.testing.assert_close(p.detach(), before[name] * (1 - 0.02 * 0.1))
 
 
 def test_a_loss_that_is_not_finite_is_noted_with_its_step():
@@ -142,3 +208,21 @@ def test_bfloat16_is_only_taken_where_asked_on_a_cpu():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
     with make_autocast("bfloat16", CPU)():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", [*recipe_names(), "muon"])
+def test_a_step_never_waits_for_its_device(name):
+    """On the meta device nothing can be read back, so that whatever would stop a GPU fails here."""
+    settings = ["data.mean=[0.5,0.5,0.5]", "data.std=[0.25,0.25,0.25]", "train.epochs=9", "schedule.warmup_epochs=0"]
+    more = ["optim.name=muon", "network.stochastic_depth=0.2", "network.dropout=0.1", "augment={alternating-flip={}}"]
+    narrow = ["network=resnet:widths=8,16,16,16:blocks_per_stage=1,1,1,1:se_reduction=4"]
+    recipe = load_recipe("default" if name == "muon" else name, [*settings, *narrow, *(more if name == "muon" else [])])
+    optim = recipe.optim.model_copy(update={"clip_norm": None})  # its foreach form refuses the meta device
+    recipe = recipe.model_copy(update={"optim": optim})
+    meta = torch.device("meta")
+    side = recipe.network.image_size
+    images = torch.zeros(8, 3, side, side, dtype=torch.uint8, device=meta)
+    state, step = make_state(recipe, 0, meta), make_step(recipe, 2, meta)
+    for number in range(4):  # every mix comes up
+        step(state, images, torch.zeros(8, dtype=torch.int64, device=meta), torch.arange(8, device=meta), number)
+    assert state.step == 4

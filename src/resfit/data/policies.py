@@ -102,7 +102,7 @@ def auto_augment(images: Tensor, keys: Tensor) -> Tensor:
 def rand_augment(images: Tensor, keys: Tensor, num_ops: int, magnitude: int) -> Tensor:
     """Return images uint8 (N, 3, H, W), each after `num_ops` operations drawn from 14, all of strength `magnitude`, 0..30.
 
-    Strengths and ranges as in torchvision, the ranges being AutoAugment's; an operation may come twice.
+    Strengths and ranges as in torchvision, but that solarize begins at 256 and not at 255; an operation may come twice.
     """
     values = _value_table(SEARCHED, images.shape[2], images.shape[3], images.device)[:, magnitude]
     for slot in range(num_ops):

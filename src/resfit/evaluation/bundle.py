@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -97,5 +98,5 @@ def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
     except Exception as error:  # whatever a damaged file makes the readers say, the user needs its place
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"{folder}: the bundle cannot be read: {reason}. Was it changed or copied in part?") from error
-    model.to(choose_device(device)).eval()
+    model.to(choose_device(device)).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return Bundle(spec, model, names, rule, mean, std, tta, config)

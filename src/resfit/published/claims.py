@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from resfit.errors import UsageError, nearest
 from resfit.plugins import explain
+from resfit.recipefile import recipe_names
 
 SHIPPED = files("resfit") / "claims"
 UNDETERMINED, CONTRADICTED = "undetermined", "contradicted by the report itself"
@@ -154,11 +155,10 @@ def row_names() -> list[str]:
 
 
 def find_row(name: str) -> str:
-    """Return `name` if it is a report's row; raises UsageError naming the rows."""
-    rows = row_names()
-    if name not in rows:
-        hint = nearest(name, rows)
-        raise UsageError(f"{name}: is no row of a report.{hint} The rows: {', '.join(rows)}.")
+    """Return `name` if it is a shipped recipe, a report's row or another; raises UsageError naming the rows."""
+    if name not in recipe_names():
+        hint = nearest(name, recipe_names())
+        raise UsageError(f"{name}: is no shipped recipe.{hint} The reports' rows: {', '.join(row_names())}.")
     return name
 
 

@@ -3,6 +3,7 @@
 A study is a recipe with settings changed: "full" is none, "1-epoch-16px" a shortened one. No torch.
 """
 
+import hashlib
 import json
 import re
 import shlex
@@ -16,8 +17,10 @@ from typing import Any
 from resfit import durable
 from resfit.data.cifar import is_original
 from resfit.errors import UsageError
+from resfit.models.spec import format_spec
 from resfit.published.claims import load_reports
-from resfit.recipe import Recipe, load_recipe
+from resfit.recipe import Recipe
+from resfit.recipefile import load_recipe
 from resfit.runs import Run, open_run
 
 Result = dict[str, Any]
@@ -26,9 +29,23 @@ Result = dict[str, Any]
 # archive agree. Got by open_source("/work/cifar").list_split("test") and read_keys, on the files of
 # cifar10-jpeg.tar.gz, sha256 45b041e8...34d4db.
 JPEG_TEST = "ef752fbfffeaf31e"
-SAME = ("recipe", "study", "settings", "refit", "epochs", "image_size", "device_kind", "train_fingerprint")
+SAME = (
+    "recipe",
+    "study",
+    "settings",
+    "refit",
+    "recipe_digest",
+    "epochs",
+    "image_size",
+    "device_kind",
+    "train_fingerprint",
+)
 
-SAME_WORDS = {"train_fingerprint": "set of training images", "test_fingerprint": "test set"}
+SAME_WORDS = {
+    "train_fingerprint": "set of training images",
+    "recipe_digest": "version of the recipe",
+    "test_fingerprint": "test set",
+}
 
 
 def normal(settings: Sequence[str]) -> list[str]:
@@ -96,7 +113,8 @@ def add_result(
         "study": study_name(settings),
         "settings": settings,
         "refit": info["refit"],
-        "epochs": summary["epochs"],
+        "recipe_digest": recipe_digest(load_recipe(recipe, settings)),
+        "epochs": done.recipe.train.epochs,
         "image_size": done.recipe.network.image_size,
         "device_kind": info["device_type"].partition(":")[0],
         "train_fingerprint": info["data"]["train"],
@@ -119,9 +137,21 @@ def add_result(
 
 def _is_trained_by(trained: Recipe, named: Recipe) -> bool:
     """Return whether a resolved recipe is `named`, but for what the data filled in and the budget."""
-    rest: Any = {"network": True, "budget": True, "data": {"mean", "std", "image_size"}, "distill": {"teacher"}}
-    same = trained.model_dump(exclude=rest) == named.model_dump(exclude=rest)
+    filled = {key for key in ("mean", "std", "image_size") if getattr(named.data, key) is None}
+    same = _settled(trained, filled) == _settled(named, filled)
     return same and trained.network == replace(named.network, classes=trained.network.classes)
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """Return a hash of all that a recipe says of training: a record made by another version of it no longer speaks for it."""
+    text = json.dumps([format_spec(recipe.network), _settled(recipe, set())], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _settled(recipe: Recipe, filled: set[str]) -> dict[str, Any]:
+    """Return a recipe's settings that are not at their default, less name, network, budget, and what the data `filled` in."""
+    rest: Any = {"name": True, "network": True, "budget": True, "data": filled, "distill": {"teacher"}}
+    return recipe.model_dump(mode="json", exclude=rest, exclude_defaults=True)
 
 
 def run_entry(run: Run) -> dict[str, Any]:
@@ -134,6 +164,7 @@ def run_entry(run: Run) -> dict[str, Any]:
         "test_accuracy": round(receipt["accuracy"], 4),
         "test_nll": round(receipt["nll"], 4),
         "val_accuracy": round(val["accuracy"], 4) if val else None,
+        "epochs": summary["epochs"],
         "train_seconds": round(summary["train_seconds"], 1),
         "device": info["device"],
         "commit": info["commit"],

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from resfit.errors import UsageError
 from resfit.published.claims import find_row
-from resfit.published.record import add_result, normal, refuse_mixing, result_file
-from resfit.recipe import load_recipe
+from resfit.published.record import add_result, normal, recipe_digest, refuse_mixing, result_file
+from resfit.recipefile import load_recipe
 
 
 def reproduce(
@@ -20,10 +20,11 @@ def reproduce(
     results: str | Path = "results",
     device: str = "auto",
 ) -> Path:
-    """Train and test seeds 0 .. seeds-1 of a report's row, and return the file of its record under `results`.
+    """Train and test seeds 0 .. seeds-1 of a shipped recipe, a report's row above all, and return the file of its record.
 
-    Asked again, finished seeds are kept. Runs lie in `out` (default: runs/reproduce/<name of the record>). `settings`
-    make it another study, whose name says so. Raises UsageError, DataError, GateError, ResourceError as `train` does.
+    The record lies under `results`. Asked again, finished seeds are kept. Runs lie in `out` (default:
+    runs/reproduce/<name of the record>). `settings` make it another study, whose name says so. Raises UsageError,
+    DataError, GateError, ResourceError as `train` does.
     """
     from resfit.evaluation.holdout import test
     from resfit.machine import choose_device
@@ -35,6 +36,7 @@ def reproduce(
     file = result_file(Path(results), recipe, settings, refit)
     folder = Path("runs/reproduce") / file.stem if out is None else Path(out)
     common = {"settings": normal(settings), "epochs": wanted.train.epochs, "device_kind": choose_device(device).type}
+    common["recipe_digest"] = recipe_digest(wanted)
     refuse_mixing(file, common)
     fingerprint = load_data(wanted, data, refit)[0].fingerprint
     refuse_mixing(file, common | {"train_fingerprint": fingerprint})

@@ -8,7 +8,7 @@ from resfit.models.families import cost
 from resfit.published.claims import CONTRADICTED, UNDETERMINED, Claim, Report, Side
 from resfit.published.record import Result, shown
 from resfit.published.verdicts import NOT_TESTED, VERDICTS, best, judge, measured_text
-from resfit.recipe import load_recipe
+from resfit.recipefile import load_recipe
 
 Row = dict[str, Any]
 

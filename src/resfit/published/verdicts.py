@@ -20,8 +20,8 @@ from resfit.evaluation.metrics import difference_interval, mean_interval
 from resfit.models.families import cost
 from resfit.models.networks import network
 from resfit.published.claims import CONTRADICTED, SCALES, UNDETERMINED, Claim, Report, Side
-from resfit.published.record import Result, normal, study_text
-from resfit.recipe import load_recipe
+from resfit.published.record import Result, normal, recipe_digest, study_text
+from resfit.recipefile import load_recipe
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 NOT_TESTED, OTHER_DATA = "not tested", "measured on other data"
@@ -29,6 +29,7 @@ VERDICTS = (REPRODUCED, NOT_REPRODUCED, UNDECIDED, UNDETERMINED, CONTRADICTED, O
 TOLERANCE = 0.005  # half a point of accuracy
 FEWEST = 3  # seeds for a verdict
 SHORTENED = {"train.epochs", "data.image_size"}  # a study that changes other things only is of another question
+FITTED = {"network.pool", "schedule.interval"}  # what a shortened study may have to change besides
 COMPARABLE = ("cifar10", "cifar10-jpeg")
 
 
@@ -51,7 +52,7 @@ def judge(claim: Claim, report: Report, results: Sequence[Result]) -> Judged:
         return _judge_memory(claim)
     found = _judge_comparison(claim, results) if claim.kind == "comparison" else _judge_figure(claim, results)
     first = next((other for other in report.claim if other.id == claim.depends), None)
-    if first is not None and judge(first, report, results).verdict == UNDETERMINED:
+    if first is not None and judge(first, report, results).verdict in (UNDETERMINED, CONTRADICTED):
         return Judged(UNDETERMINED, found.measured, found.measurement)
     return found
 
@@ -134,7 +135,7 @@ def _judge_comparison(claim: Claim, results: Sequence[Result]) -> Judged:
     if not pairs:
         return Judged(NOT_TESTED)
     a, b = max(pairs, key=lambda pair: min(_rank(left, pair[0]), _rank(right, pair[1])))
-    found = difference_interval(values(a, left) or [], values(b, right) or [])
+    found = _differ(values(a, left) or [], values(b, right) or [], paired=a is b)
     own = is_own(left, a) and is_own(right, b)
     text = f"{_difference(left, found)} (n {found['n'][0]} and {found['n'][1]}, {_circumstances(a)})"
     text = text if own else f"after {_study(a)}: {text}"
@@ -146,10 +147,18 @@ def _judge_comparison(claim: Claim, results: Sequence[Result]) -> Judged:
         return Judged(UNDECIDED, text, measurement)
     low, high = found["interval"]
     if claim.sense == "no better":
-        verdict = REPRODUCED if high < TOLERANCE else NOT_REPRODUCED if low > 0 else UNDECIDED
+        verdict = REPRODUCED if high < TOLERANCE else NOT_REPRODUCED if low > TOLERANCE else UNDECIDED
     else:
         verdict = REPRODUCED if low > 0 else NOT_REPRODUCED if high < 0 else UNDECIDED
     return Judged(verdict, text, measurement)
+
+
+def _differ(left: list[float], right: list[float], paired: bool) -> dict[str, Any]:
+    """Return the mean difference with its interval: Welch's, or of the differences where each seed has both sides."""
+    if not paired:
+        return difference_interval(left, right)
+    found = mean_interval([a - b for a, b in zip(left, right, strict=True)])
+    return {"difference": found["mean"], "interval": found["interval"], "n": [found["n"], found["n"]]}
 
 
 def best(side: Side, results: Sequence[Result]) -> Result | None:
@@ -171,7 +180,11 @@ def candidates(side: Side, results: Sequence[Result]) -> Iterator[Result]:
     for result in results:
         more = {setting.partition("=")[0] for setting in set(result["settings"]) - wanted}
         mine = result["recipe"] == side.recipe and wanted <= set(result["settings"])
-        if mine and (not more or more & SHORTENED) and values(result, side) is not None:
+        if (
+            mine
+            and (not more or (more & SHORTENED and more <= SHORTENED | FITTED))
+            and values(result, side) is not None
+        ):
             yield result
 
 
@@ -185,17 +198,16 @@ def is_own(side: Side, result: Result) -> bool:
     """Return whether a result is of the side's recipe as it stands, and not of a shortened or changed one."""
     if set(normal(side.settings)) != set(result["settings"]):
         return False
-    return _extent(side.recipe, tuple(side.settings)) == (result["epochs"], result["image_size"])
+    return bool(_digest(side.recipe, tuple(side.settings)) == result["recipe_digest"])
 
 
 @functools.cache
-def _extent(name: str, settings: tuple[str, ...]) -> tuple[int, int] | None:
-    """Return the epochs and image size of a recipe, or None where it is gone."""
+def _digest(name: str, settings: tuple[str, ...]) -> str | None:
+    """Return the digest of a recipe as it is today, or None where it is gone."""
     try:
-        recipe = load_recipe(name, settings)
+        return recipe_digest(load_recipe(name, settings))
     except UsageError:
         return None
-    return recipe.train.epochs, recipe.network.image_size
 
 
 def _value(run: dict[str, Any], side: Side) -> float | None:

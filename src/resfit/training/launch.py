@@ -21,12 +21,13 @@ from resfit.evaluation.metrics import mean_interval
 from resfit.machine import choose_device, commit, default_threads, describe, tune, versions
 from resfit.models.families import build, cost
 from resfit.plugins import function
-from resfit.recipe import Recipe, as_recipe, recipe_to_toml
+from resfit.recipe import Recipe, recipe_to_toml
+from resfit.recipefile import as_recipe
 from resfit.runs import Run, new_run, open_run, own, refuse_taken
 from resfit.training.checkpoint import checkpoints, load_newest
 from resfit.training.ema import start_average
 from resfit.training.loop import train_loop
-from resfit.training.loss import load_teacher
+from resfit.training.loss import load_teacher, teacher_digest
 from resfit.training.outcome import finish
 from resfit.training.resolve import resolve
 from resfit.training.runlog import Interrupt, Interrupted, Progress, keep_rows, say
@@ -91,6 +92,7 @@ def start(
     verdict = _keep_budget(recipe)
     tune(default_threads())
     place = choose_device(device)
+    recipe = _fix_teacher(recipe)
     load_teacher(recipe, train_set.class_names, place)  # what is wrong with it is said before a folder is made
     run = new_run(recipe.name, None if out is None else Path(out))
     durable.write_text(run.recipe_file, recipe_to_toml(recipe))
@@ -110,6 +112,7 @@ def start(
         macs=total.macs,
         budget=asdict(recipe.budget),
         verdict=verdict,
+        teacher=teacher_digest(recipe),
         device=describe(place),
         device_type=str(place),
         threads=torch.get_num_threads(),
@@ -142,6 +145,11 @@ def resume(path: str | Path, data: str | Path | None = None) -> Run:
     train_set, val_set = load_data(recipe, source, info["refit"])
     if train_set.order != info["order"] or (val_set and val_set.fingerprint != info["data"]["val"]):
         raise DataError(f"{source}: its images, labels or their order changed since the run began. Train anew.")
+    load_teacher(recipe, train_set.class_names, torch.device(info["device_type"]))
+    if teacher_digest(recipe) != info.get("teacher"):
+        raise UsageError(
+            f"{recipe.distill.teacher}: the teacher has other weights than when the run began. Train anew."
+        )
     with own(run):
         run.update(source=_absolute(source))
         return _execute(run, recipe, train_set, val_set, info["seed"])
@@ -163,7 +171,8 @@ def train_seeds(
     """
     recipe = as_recipe(recipe, settings)
     _check_place(data, out, device)
-    load_data(recipe, data, refit)  # what is wrong with it is said before a folder is made
+    train_set, _ = load_data(recipe, data, refit)  # what is wrong with it is said before a folder is made
+    load_teacher(resolve(recipe, train_set), train_set.class_names, choose_device(device))
     given = Path(out) if out else None
     parent = Run(given) if given and (given / "seeds.json").exists() else new_run(recipe.name, given)
     same = {"recipe": recipe_to_toml(recipe), "source": _absolute(data), "refit": refit}
@@ -245,6 +254,14 @@ def _check_place(data: str | Path, out: str | Path | None, device: str) -> None:
         raise UsageError(
             f"{out or 'runs'}: lies inside the images at {data}, and would be read as one of them. Choose another --out."
         )
+
+
+def _fix_teacher(recipe: Recipe) -> Recipe:
+    """Return the recipe with its teacher's place made absolute, so that a run resumes from any folder."""
+    if recipe.distill.teacher is None:
+        return recipe
+    teacher = str(Path(recipe.distill.teacher).absolute())
+    return recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"teacher": teacher})})
 
 
 def _keep_budget(recipe: Recipe) -> str:

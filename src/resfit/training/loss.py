@@ -1,7 +1,9 @@
 """The loss: cross-entropy with class indices or distributions as targets, and what a teacher adds to it."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -40,6 +42,15 @@ def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> 
     """
     ours, theirs = (log_softmax(values.float() / temperature, 1) for values in (logits, teacher_logits))
     return kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
+
+
+def teacher_digest(recipe: Recipe) -> str | None:
+    """Return a hash of the teacher's weights, by which a resumed run knows them again; None where there is no teacher."""
+    if recipe.distill.teacher is None:
+        return None
+    folder = Path(recipe.distill.teacher)
+    file = next(f for f in (folder / "model.safetensors", folder / "bundle" / "model.safetensors") if f.exists())
+    return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
 
 
 def load_teacher(recipe: Recipe, class_names: Sequence[str], device: torch.device) -> Teacher | None:

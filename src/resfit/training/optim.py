@@ -38,7 +38,8 @@ def muon(
 ) -> torch.optim.Optimizer:
     """Return Muon for matrices and convolutions, which it reads as (out, in * k * k); what has one axis takes plain momentum.
 
-    The latter's rate is `vector_scale` times lr. lr 0.02 is a place to start.
+    The latter's rate is `vector_scale` times lr. First convolution and head are matrices here too, which Jordan leaves to Adam.
+    lr 0.02 is a place to start.
     """
     return Muon(params, lr, weight_decay, momentum, nesterov, vector_scale)
 
@@ -78,7 +79,8 @@ class Muon(torch.optim.Optimizer):
             updates = list(torch._foreach_lerp(grads, buffers, group["momentum"])) if group["nesterov"] else buffers
             if group["orthogonal"]:
                 updates = orthogonal_updates(updates)
-            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+            decay = group["lr"] / group.get("lr_scale", 1.0) * group["weight_decay"]  # alike in both groups
+            torch._foreach_mul_(params, 1 - decay)
             torch._foreach_add_(params, updates, alpha=-group["lr"])
 
 
@@ -90,7 +92,8 @@ def orthogonal_updates(updates: list[Tensor]) -> list[Tensor]:
     for rows, columns in sorted(shapes):
         places = [i for i, m in enumerate(flat) if m.shape == (rows, columns)]
         made = newton_schulz(torch.stack([flat[i] for i in places])) * max(1.0, rows / columns) ** 0.5
-        found |= {place: made[k].view_as(updates[place]) for k, place in enumerate(places)}
+        for matrix, place in zip(made, places, strict=True):  # in the parameter's memory format, else updates are slow
+            found[place] = torch.empty_like(updates[place]).copy_(matrix.view(updates[place].shape))
     return [found[i] for i in range(len(updates))]
 
 
