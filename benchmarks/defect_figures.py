@@ -2,7 +2,8 @@
 
 Usage: python benchmarks/defect_figures.py {flattery,augmented,optimizers} WORK > results/defects/NAME.json
 Accuracies are fractions in the JSON, percent on the page; a difference of them is in points there. Intervals are 95% and over
-training runs (Student's t; Welch's for two groups), the test images being the same in all.
+training runs (Student's t; Welch's for two groups), the test images being the same in all. The value of `optimizers` itself is
+the mean over seeds of the difference at a seed, its interval Student's t of these.
 """
 
 import argparse
