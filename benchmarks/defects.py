@@ -34,7 +34,8 @@ from resfit.evaluation.holdout import note_opening
 from resfit.evaluation.metrics import nll
 from resfit.evaluation.predict import predict_logits
 from resfit.machine import default_threads, tune, versions
-from resfit.recipe import Recipe, load_recipe
+from resfit.recipe import Recipe
+from resfit.recipefile import load_recipe
 from resfit.training.launch import make_state
 from resfit.training.loop import batch_plan
 from resfit.training.resolve import resolve

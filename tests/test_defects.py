@@ -34,7 +34,7 @@ def _script(name):
 
 
 def test_its_epochs_are_those_of_the_loop(defects, trained, digits_npz, tmp_path):
-    from resfit.recipe import load_recipe
+    from resfit.recipefile import load_recipe
 
     splits = defects.load_splits(digits_npz, 16)
     recipe = load_recipe(trained.recipe_file)
