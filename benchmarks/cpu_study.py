@@ -1,6 +1,6 @@
 """Train every row of the reports for the same few images on a CPU, test it once, and add it to results/reproduce.
 
-    python benchmarks/cpu_study.py --data PATH [--seeds 1] [--runs runs/cpu-study] [--results results]
+    python benchmarks/cpu_study.py --data PATH [--seeds 1] [--rows r4-lighter r4-deeper] [--runs DIR] [--results DIR]
 
 One epoch at 16 pixels over the first thousand training images of each class of CIFAR-10 by file name, a tenth of them held out.
 Where a network pools a window, it pools the whole map instead; r2-4, whose point is its window, is trained at 32 pixels, and
@@ -25,12 +25,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--rows", nargs="+", default=row_names(), choices=row_names())
     parser.add_argument("--runs", type=Path, default=Path("runs/cpu-study"))
     parser.add_argument("--results", type=Path, default=Path("results"))
     a = parser.parse_args()
     data = subset(a.data, a.runs / "data")
     for seed in range(a.seeds):
-        for recipe, settings in studies(a.runs, seed):
+        for recipe, settings in studies(a.rows, a.runs, seed):
             side = 32 if "data.image_size=16" not in settings else 16
             folder = a.runs / f"{recipe}-{side}px-seed-{seed}"
             train(recipe, settings, data, folder, seed)
@@ -48,10 +49,10 @@ def subset(source: Path, folder: Path) -> Path:
     return folder
 
 
-def studies(runs: Path, seed: int) -> list[tuple[str, list[str]]]:
+def studies(rows: list[str], runs: Path, seed: int) -> list[tuple[str, list[str]]]:
     """Return recipes with their settings, in an order in which a teacher comes before its student."""
     found = []
-    for name in row_names():
+    for name in rows:
         pool = ["network.pool=0"] if load_recipe(name).network.pool else []
         teacher = runs / f"r1-baseline-16px-seed-{seed}"
         taught = [f"distill.teacher={teacher}"] if name == "r1-distill" else []
