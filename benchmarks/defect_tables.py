@@ -38,11 +38,12 @@ def augmented(result: Result) -> str:
     for seed in result["seeds"]:
         r5, drop = seed["r5"], points(seed["clean"] - seed["augmented"])
         draws = f"{percent(min(r5['test']))} to {percent(max(r5['test']))}"
-        ours = f"{percent(seed['clean'])} | {percent(seed['augmented'])} | {drop}"
-        rows.append(f"{seed['seed']} | {ours} | {percent(r5['validation'])} | {draws} | {points(r5['difference'])}")
+        mine = f"{percent(seed['clean'])} | {percent(seed['augmented'])} | {drop}"
+        rows.append(f"{seed['seed']} | {mine} | {percent(r5['validation'])} | {draws} | {points(r5['difference'])}")
     means = f"{percent(result['clean']['mean'])} | {percent(result['augmented']['mean'])} | {spelled(result)}"
     rows.append(f"mean | {means} | | | {spelled(result['r5_difference'])}")
-    head = 'seed | clean | augmented | drop, points | R5\'s "validation" | R5\'s "test" | difference, points'
+    ours = f"seed | clean | augmented, mean of {result['draws']} draws | drop, points"
+    head = f'{ours} | R5\'s "validation" | R5\'s "test", lowest and highest draw | difference to their mean, points'
     between = f"Standard deviation between two draws for the same weights: {points(result['between_draws'])} points."
     return f"{markdown(head, rows)}\n{between}\n"
 
