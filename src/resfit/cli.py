@@ -163,7 +163,9 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     p.add_argument("--report", metavar="NAME", help="one report only: r1, r2, r3, r4 or r5")
     p.add_argument("--results", metavar="DIR", help="read DIR/reproduce (default: ./results, else what is shipped)")
 
-    p = verb("reproduce", verbs.do_reproduce, "Train and test a report's row with several seeds, and show its claims beside.")
+    p = verb(
+        "reproduce", verbs.do_reproduce, "Train and test a report's row with several seeds, and show its claims beside."
+    )
     p.add_argument("recipe", metavar="RECIPE", help="a shipped recipe, a report's row above all: r4-lighter")
     p.add_argument("--data", required=True, metavar="PATH", help="images as for train; verdicts are for cifar10")
     p.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1, finished ones kept (default 3)")
