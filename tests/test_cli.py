@@ -285,6 +285,29 @@ class TestPredict:
         _, out, _ = run(capsys, "predict", copy.folder, pickled("cifar_test_nolabel.pkl"))
         assert [row.split(",")[0] for row in out.splitlines()] == ["ID", "0", "1", "2", "3"]
 
+    @pytest.mark.parametrize("form", ["{}", "{}.png"])
+    def test_a_sample_may_name_files_without_folder_or_suffix(self, copy, capsys, photos, digit_arrays, tmp_path, form):
+        for number in range(3):
+            Image.fromarray(digit_arrays[0][number]).save(photos / f"{number + 7}.png")
+        files = [photos / f"{number + 7}.png" for number in range(3)]
+        _, ours, _ = run(capsys, "predict", copy.folder, *files)
+        labels = [line.rpartition(",")[2] for line in ours.splitlines()[1:]]
+        sample = tmp_path / "sample.csv"
+        sample.write_text("id,label\n" + "".join(f"{form.format(i)},0\n" for i in (9, 7, 8)))
+        code, out, _ = run(capsys, "predict", copy.folder, *files, "--sample", sample, "-o", "-")
+        assert code == 0
+        wanted = zip((9, 7, 8), (labels[2], labels[0], labels[1]), strict=True)
+        assert out == "id,label\n" + "".join(f"{form.format(i)},{label}\n" for i, label in wanted)
+
+    def test_a_parent_of_seeds_stands_for_its_runs(self, copy, capsys, pickled, tmp_path):
+        parent = tmp_path / "parent"
+        for seed in range(2):
+            shutil.copytree(copy.folder, parent / f"seed-{seed}")
+        (parent / "seeds.json").write_text("{}")
+        code, out, err = run(capsys, "predict", parent, pickled("a.pkl"), "--json")
+        assert (code, err) == (0, "")
+        assert json.loads(out)["runs"] == [str(parent / f"seed-{seed}") for seed in range(2)]
+
     def test_a_sample_gives_header_and_order(self, copy, capsys, pickled, tmp_path):
         path, out, sample = pickled("a.pkl", ids=[7, 3, 9, 1]), tmp_path / "out.csv", tmp_path / "sample.csv"
         _, ours, _ = run(capsys, "predict", copy.folder, path)

@@ -1,6 +1,7 @@
 """The one writer: old or new, whole, and nothing left over."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +45,10 @@ def test_nan_is_refused(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         durable.write_json(tmp_path / "x.json", {"loss": float("nan")})
     assert not (tmp_path / "x.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_nothing_is_made(tmp_path):
+    durable.require_writable(tmp_path / "new" / "er")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ResourceError, match=r"/proc/results: cannot be written: .* Choose another folder"):
+        durable.require_writable(Path("/proc/results"))

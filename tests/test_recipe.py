@@ -107,6 +107,28 @@ def test_another_technique_takes_the_old_ones_parameters_away():
     assert load_recipe("r1-4", settings).optim.params["momentum"] == 0.5
 
 
+def test_techniques_are_switched_on_and_off():
+    recipe = load_recipe("default", ["augment.cutout=true", "augment.flip=false", "augment.alternating-flip=true"])
+    assert list(recipe.augment) == ["crop", "cutout", "alternating-flip"]
+    assert recipe.augment["cutout"] == {"size": 16, "fill": 0}
+    assert load_recipe("r3", ["mix.mixup=false"]).mix.keys() == {"cutmix"}
+    with pytest.raises(
+        UsageError, match=r"augment\.cutout: must be a table of parameters, \{\} for its defaults, got 4"
+    ):
+        load_recipe("default", ["augment.cutout=4"])
+
+
+def test_a_misspelt_key_is_said_before_what_is_missing_for_it(tmp_path):
+    (tmp_path / "mine.toml").write_text('bse = "r5"')
+    with pytest.raises(UsageError, match=r"bse: no such key\."):
+        load_recipe(tmp_path / "mine.toml")
+
+
+def test_names_that_begin_alike_are_offered_once():
+    with pytest.raises(UsageError, match=r"Did you mean 'r4-deeper' or 'r4-deeper-modern' or 'r4-lighter'\?"):
+        load_recipe("r4")
+
+
 def test_a_recipe_on_a_base(tmp_path):
     plain, mixed = load_recipe("r3-unmixed"), load_recipe("r3")
     assert plain.mix == {}

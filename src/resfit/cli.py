@@ -24,8 +24,9 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
-    if sys.stdout is None:  # closed by the caller
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
@@ -142,7 +143,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
 
     p = verb("predict", verbs.do_predict, "Predict images with one or several runs (their probabilities are averaged).")
     p.add_argument("words", nargs="+", metavar="RUN [RUN ...] PATH [PATH ...]", help="runs first, then images")
-    p.add_argument("-o", "--out", metavar="CSV", type=Path, help="where to write ID,Labels (default: stdout)")
+    p.add_argument("-o", "--out", metavar="CSV", type=Path, help="where to write ID,Labels (default, or -: stdout)")
     p.add_argument("--names", action="store_true", help="write class names instead of indices")
     p.add_argument(
         "--sample",

@@ -47,6 +47,16 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def require_writable(folder: Path) -> None:
+    """Raise ResourceError where a file could not be written to `folder`, or to what there is of its path; nothing is left."""
+    place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise ResourceError(f"{folder}: cannot be written: {error.strerror}. Choose another folder.") from error
+
+
 def _umask() -> int:
     value = os.umask(0)
     os.umask(value)

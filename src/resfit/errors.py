@@ -42,5 +42,8 @@ class ResourceError(ResfitError):
 
 def nearest(word: str, choices: Iterable[str], most: int = 3) -> str:
     """Return " Did you mean 'a' or 'b'?" for the choices nearest to `word`, or an empty string where none is near."""
-    found = difflib.get_close_matches(word, sorted(choices), n=most, cutoff=0.6)
+    known = sorted(set(choices))
+    longer = [name for name in known if len(word) > 1 and name.startswith(word)]
+    near = difflib.get_close_matches(word, known, n=most, cutoff=0.6)
+    found = list(dict.fromkeys([*longer, *near]))[:most]
     return f" Did you mean {' or '.join(repr(f) for f in found)}?" if found else ""

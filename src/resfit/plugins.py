@@ -208,7 +208,8 @@ def check_params(
 
 def explain(error: ValidationError, known: Iterable[str], where: str = "") -> str:
     """Return pydantic's first complaint as one line `KEY: what is wrong.`, with the nearest of `known` for an unknown key."""
-    first, *rest = error.errors(include_url=False)
+    order = {"extra_forbidden": 0, "missing": 2}  # a misspelt key is why another one is missing
+    first, *rest = sorted(error.errors(include_url=False), key=lambda found: order.get(found["type"], 1))
     key = ".".join(str(part) for part in (where, *first["loc"]) if part != "")
     more = f" ({len(rest)} more like this.)" if rest else ""
     if first["type"] == "extra_forbidden":
@@ -219,7 +220,8 @@ def explain(error: ValidationError, known: Iterable[str], where: str = "") -> st
     if first["type"] == "missing":
         return f"{key}: is missing. Add it.{more}"
     got = "" if isinstance(first["input"], Mapping | BaseModel) else f", got {first['input']!r}"
-    message = first["msg"].removeprefix("Value error, ")
+    plain = {"dict_type": "must be a table of parameters, {} for its defaults", "tuple_type": "must be a list"}
+    message = plain.get(first["type"], first["msg"].removeprefix("Value error, "))
     return f"{key}: {message}{got}.{more}" if key else f"{message}{got}.{more}"
 
 

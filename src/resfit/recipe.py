@@ -137,6 +137,14 @@ class Recipe(Section):
     distill: Distill = Distill()
     tta: Literal["none", "flip", "flip-shift"] = "none"
 
+    @check_field("augment", "mix", mode="before")
+    @classmethod
+    def _switches(cls, value: Any) -> Any:
+        """Read `flip = true` as flip with its defaults, and `flip = false` as none."""
+        if not isinstance(value, Mapping):
+            return value
+        return {name: {} if params is True else params for name, params in value.items() if params is not False}
+
     @check_field("augment")
     @classmethod
     def _augmentations(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

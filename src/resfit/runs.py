@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from resfit import durable
@@ -74,7 +75,7 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """The content of summary.json; raises UsageError when the run has not finished."""
         if not self.summary_file.exists():
-            raise UsageError(f"{self.folder}: has not finished. Run `resfit resume {self.folder}` first.")
+            raise UsageError(f"{self.folder}: has not finished. Run `resfit resume {quote(str(self.folder))}` first.")
         return _read_json(self.summary_file)
 
     @property
@@ -120,7 +121,7 @@ def refuse_taken(out: Path) -> None:
         return
     # a start that was killed before run.json was there has left a recipe at most
     if not out.is_dir() or any(p.name not in ("recipe.toml", ".lock") and p.suffix != ".tmp" for p in out.iterdir()):
-        what = f"Continue it with `resfit resume {out}`" if (out / "run.json").exists() else "Empty it"
+        what = f"Continue it with `resfit resume {quote(str(out))}`" if (out / "run.json").exists() else "Empty it"
         raise UsageError(f"{out}: holds something already. {what}, or choose another --out.")
 
 

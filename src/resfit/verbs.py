@@ -149,8 +149,9 @@ def do_predict(a: Arguments) -> int:
     from resfit import durable
     from resfit.evaluation.answers import describe, follow_sample, predict, to_csv
 
-    runs = [word for word in a.words if _is_run(Path(word))]
+    runs = [run for word in a.words if _is_run(Path(word)) for run in _each_seed(word)]
     paths = [word for word in a.words if not _is_run(Path(word))]
+    a.out = None if a.out == Path("-") else a.out
     if not runs:
         raise UsageError(f"predict: {a.words[0]}: is no finished run or bundle. Name runs first, then images.")
     if not paths:
@@ -185,7 +186,14 @@ def do_predict(a: Arguments) -> int:
 
 
 def _is_run(path: Path) -> bool:
-    return any((path / name).is_file() for name in ("run.json", "config.json"))
+    return any((path / name).is_file() for name in ("run.json", "config.json", "seeds.json"))
+
+
+def _each_seed(word: str) -> list[str]:
+    """Return the runs below a parent of --seeds, or the one run itself."""
+    from resfit.runs import seed_runs
+
+    return [str(run.folder) for run in seed_runs(word)] if (Path(word) / "seeds.json").is_file() else [word]
 
 
 def do_curves(a: Arguments) -> int:
@@ -213,7 +221,11 @@ def do_reproduce(a: Arguments) -> int:
 
     words = {"seeds": a.seeds, "refit": a.refit, "settings": a.set, "out": a.out, "results": a.results}
     file = reproduce(a.recipe, a.data, device=a.device, **words)
-    _say(f"record: {file}")
+    record = json.loads(file.read_text())
+    low, high = record["spread"]
+    _say(
+        f"test accuracy {record['value']:.2%} (n {record['n']}, {low:.2%} to {high:.2%}, {record['data']}); record: {file}"
+    )
     return _print_claims(a, recipe=a.recipe, record=str(file))
 
 

@@ -235,7 +235,7 @@ def specs(draw: st.DrawFn) -> ModelSpec:
         shortcut_kernel=draw(st.sampled_from([1, 3])),
         pool=draw(st.integers(0, side)),
         se_reduction=draw(st.integers(0, min(widths))),
-        dropout=draw(st.floats(0, 0.99)),
+        dropout=draw(st.floats(0, 0.99, allow_subnormal=False)),
         conv_bias=draw(st.booleans()),
         shortcut_norm=draw(st.booleans()),
         classes=draw(st.integers(1, 20)),

@@ -103,3 +103,17 @@ def test_seeds_leave_nothing_behind_when_the_teacher_is_missing(tiny_recipe, dig
     with pytest.raises(UsageError, match=r"distill\.teacher"):
         train_seeds(tiny_recipe, digits_npz, tmp_path / "seeds", seeds=2, settings=[f"distill.teacher={tmp_path}"])
     assert not (tmp_path / "seeds").exists()
+
+
+def test_a_teacher_of_other_images_is_refused_and_one_of_unknown_ones_said(
+    trained, tiny_recipe, digits_npz, tmp_path, capsys
+):
+    refit = train(tiny_recipe, digits_npz, tmp_path / "refit", refit=True, device="cpu", settings=["train.epochs=1"])
+    for place in (refit.folder, refit.bundle):
+        with pytest.raises(UsageError, match="was trained on other images than this run"):
+            train(tiny_recipe, digits_npz, tmp_path / "x", device="cpu", settings=[f"distill.teacher={place}"])
+        assert not (tmp_path / "x").exists()
+    bundle = shutil.copytree(trained.bundle, tmp_path / "alone")
+    settings = [f"distill.teacher={bundle}", "train.epochs=1"]
+    train(tiny_recipe, digits_npz, tmp_path / "y", device="cpu", settings=settings)
+    assert "does not say what it was trained on" in capsys.readouterr().err

@@ -98,6 +98,15 @@ def describe(answers: Answers) -> dict[str, Any]:
     return value | {"warnings": list(answers.warnings)}
 
 
+def _places(ids: Sequence[str], wanted: Sequence[str]) -> dict[str, int]:
+    """Return where each image is, by its id as `wanted` writes it: whole, as a file's name, or as that without its suffix."""
+    forms = [list(ids), [Path(name).name for name in ids], [Path(name).stem for name in ids]]
+    for names in forms:
+        if len(set(names)) == len(names) and set(wanted) <= set(names):
+            return {name: place for place, name in enumerate(names)}
+    return {name: place for place, name in enumerate(ids)}
+
+
 def follow_sample(answers: Answers, sample: Path) -> Answers:
     """Return the answers in the order, and under the header, of a competition's sample submission.
 
@@ -108,7 +117,7 @@ def follow_sample(answers: Answers, sample: Path) -> Answers:
             rows = [(number, row) for number, row in enumerate(csv.reader(file), 1) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{sample}: cannot be read as CSV: {error}. Name the competition's sample file.") from error
-    places = {name: place for place, name in enumerate(answers.ids)}
+    places = _places(answers.ids, [row[0] for _, row in rows[1:]])
     if not rows or len(rows[0][1]) != 2 or rows[0][1][0] in places:
         found = ",".join(rows[0][1])[:60] if rows else "nothing"
         raise DataError(f"{sample}: its first line is {found}, not a header of two names. Is it the right sample?")
@@ -116,13 +125,14 @@ def follow_sample(answers: Answers, sample: Path) -> Answers:
     for line, (name, *_) in rows[1:]:
         if name not in places:
             raise DataError(
-                f"{sample}: line {line} has id {name!r}, which is no image of ours, or a second time. Mend it."
+                f"{sample}: line {line} has id {name!r}, which is no image of ours, or a second time. Ours are such as "
+                f"{answers.ids[0]!r}."
             )
         order.append(places.pop(name))
     if places:
         raise DataError(f"{sample}: does not have id {next(iter(places))!r} of our images. Predict the same images.")
     header = (rows[0][1][0], rows[0][1][1])
-    return replace(answers, ids=tuple(answers.ids[i] for i in order), probs=answers.probs[order], header=header)
+    return replace(answers, ids=tuple(row[0] for _, row in rows[1:]), probs=answers.probs[order], header=header)
 
 
 def _val_probs(runs: Sequence[Path]) -> np.ndarray | None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,11 @@ def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
     folder = folder if (folder / "config.json").exists() else folder / "bundle"
     if not (folder / "config.json").exists():
         unfinished = (Path(path) / "run.json").exists()
-        todo = f"Finish it with `resfit resume {path}`." if unfinished else "Name a finished run or its bundle folder."
+        todo = (
+            f"Finish it with `resfit resume {quote(str(path))}`."
+            if unfinished
+            else "Name a finished run or its bundle folder."
+        )
         raise UsageError(f"{path}: holds no bundle. {todo}")
     try:
         config = json.loads((folder / "config.json").read_text())

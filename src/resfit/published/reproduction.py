@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from resfit import durable
 from resfit.errors import UsageError
 from resfit.published.claims import find_row
 from resfit.published.record import add_result, normal, recipe_digest, refuse_mixing, result_file
@@ -38,6 +39,7 @@ def reproduce(
     common = {"settings": normal(settings), "epochs": wanted.train.epochs, "device_kind": choose_device(device).type}
     common["recipe_digest"] = recipe_digest(wanted)
     refuse_mixing(file, common)
+    durable.require_writable(file.parent)
     fingerprint = load_data(wanted, data, refit)[0].fingerprint
     refuse_mixing(file, common | {"train_fingerprint": fingerprint})
     for seed in range(seeds):  # train_seeds keeps those before

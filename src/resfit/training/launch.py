@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 
 import torch
 
@@ -27,7 +28,7 @@ from resfit.runs import Run, new_run, open_run, own, refuse_taken
 from resfit.training.checkpoint import checkpoints, load_newest
 from resfit.training.ema import start_average
 from resfit.training.loop import train_loop
-from resfit.training.loss import load_teacher, teacher_digest
+from resfit.training.loss import check_teacher_data, load_teacher, teacher_digest
 from resfit.training.outcome import finish
 from resfit.training.resolve import resolve
 from resfit.training.runlog import Interrupt, Interrupted, Progress, keep_rows, say
@@ -93,6 +94,8 @@ def start(
     tune(default_threads())
     place = choose_device(device)
     recipe = _fix_teacher(recipe)
+    if warning := check_teacher_data(recipe, train_set.fingerprint):
+        say(warning)
     load_teacher(recipe, train_set.class_names, place)  # what is wrong with it is said before a folder is made
     run = new_run(recipe.name, None if out is None else Path(out))
     durable.write_text(run.recipe_file, recipe_to_toml(recipe))
@@ -172,6 +175,7 @@ def train_seeds(
     recipe = as_recipe(recipe, settings)
     _check_place(data, out, device)
     train_set, _ = load_data(recipe, data, refit)  # what is wrong with it is said before a folder is made
+    check_teacher_data(recipe, train_set.fingerprint)
     load_teacher(resolve(recipe, train_set), train_set.class_names, choose_device(device))
     given = Path(out) if out else None
     parent = Run(given) if given and (given / "seeds.json").exists() else new_run(recipe.name, given)
@@ -188,7 +192,7 @@ def train_seeds(
             done = (folder / "run.json").exists()
             run = resume(folder) if done else train(recipe, data, folder, seed=seed, refit=refit, device=device)
         except Interrupted:
-            say(f"the same command with --out {parent.folder} does this seed to its end, and the others")
+            say(f"the same command with --out {quote(str(parent.folder))} does this seed to its end, and the others")
             raise
         summaries.append(run.summary)
     accuracies = [summary["val"]["accuracy"] for summary in summaries if summary["val"]]
@@ -217,7 +221,7 @@ def _execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | 
             train_loop(recipe, state, train_set, val_set, run, seed, interrupt, progress.step, progress.epoch)
     except Interrupted as stop:
         run.update(status="interrupted")
-        say(f"{stop}; continue with: resfit resume {run.folder}")
+        say(f"{stop}; continue with: resfit resume {quote(str(run.folder))}")
         raise
     except Exception as error:
         run.update(status="failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)

@@ -1,6 +1,7 @@
 """The loss: cross-entropy with class indices or distributions as targets, and what a teacher adds to it."""
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,25 @@ def teacher_digest(recipe: Recipe) -> str | None:
     folder = Path(recipe.distill.teacher)
     file = next(f for f in (folder / "model.safetensors", folder / "bundle" / "model.safetensors") if f.exists())
     return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
+
+
+def check_teacher_data(recipe: Recipe, fingerprint: str) -> str | None:
+    """Return a warning where nobody knows what the teacher was trained on; raise UsageError where it was other images.
+
+    `fingerprint` is that of the student's training images: only then has the teacher not seen those that are held out.
+    """
+    if recipe.distill.teacher is None:
+        return None
+    folder = Path(recipe.distill.teacher)
+    file = next((f for f in (folder / "run.json", folder.parent / "run.json") if f.exists()), None)
+    if file is None:
+        return f"warning: {folder}: does not say what it was trained on; if on images held out here, accuracies flatter"
+    if json.loads(file.read_text())["data"]["train"] != fingerprint:
+        raise UsageError(
+            f"distill.teacher: {folder}: was trained on other images than this run, perhaps on those held out here. "
+            "Train one on the same data, and with --refit only where this run has it."
+        )
+    return None
 
 
 def load_teacher(recipe: Recipe, class_names: Sequence[str], device: torch.device) -> Teacher | None:

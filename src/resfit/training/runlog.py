@@ -106,7 +106,7 @@ class Progress:
         print(
             f"{self.label}epoch {row['epoch'] + 1}/{self.epochs}  loss {row['train_loss']:.4f}  "
             f"train {row['train_accuracy']:.2%}{val}{' *' if row['best'] else ''}  "
-            f"{row['images_per_second']:,.0f} images/s  {row['train_seconds']:.1f} s",
+            f"lr {row['lr']:.3g}  {row['images_per_second']:,.0f} images/s  {row['train_seconds']:.1f} s",
             file=sys.stderr,
             flush=True,
         )
