@@ -44,7 +44,7 @@ def load_recipe(what: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             raise UsageError(f"{text}: no recipe or network of that name.{near} `resfit list` shows all.") from error
         table = tomllib.loads((SHIPPED / "default.toml").read_text())
         table |= {"name": text if ":" not in text else spec.family, "network": spec}
-    for setting in sorted(overrides, key=_rank):
+    for setting in sorted(overrides, key=setting_order):
         _override(table, setting)
     return parse_recipe(table, where)
 
@@ -105,8 +105,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: is not valid TOML: {error}. Mend that line.") from error
 
 
-def _rank(setting: str) -> bool:
-    """Order settings: what chooses a technique or a network goes before the parameters of what was chosen."""
+def setting_order(setting: str) -> bool:
+    """Sort settings `key=value` by this: what chooses a technique or network goes before the parameters of what it chose."""
     key = setting.partition("=")[0].strip()
     return "." in key and not key.endswith(".name")
 

@@ -72,13 +72,18 @@ def write_bundle(folder: Path, recipe: Recipe, weights: dict[str, Tensor], class
     durable.write_json(folder / "config.json", config)
 
 
+def bundle_folder(path: str | Path) -> Path:
+    """Return where the bundle of a run folder lies, or `path` itself where it is one."""
+    folder = Path(path)
+    return folder if (folder / "config.json").exists() else folder / "bundle"
+
+
 def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
     """Return the bundle in a run folder or bundle folder, its model on `device` and in evaluation mode.
 
     Raises UsageError when there is none or it does not fit together.
     """
-    folder = Path(path)
-    folder = folder if (folder / "config.json").exists() else folder / "bundle"
+    folder = bundle_folder(path)
     if not (folder / "config.json").exists():
         unfinished = (Path(path) / "run.json").exists()
         todo = (

@@ -20,7 +20,7 @@ from resfit.errors import UsageError
 from resfit.models.spec import format_spec
 from resfit.published.claims import load_reports
 from resfit.recipe import Recipe
-from resfit.recipefile import load_recipe
+from resfit.recipefile import load_recipe, setting_order
 from resfit.runs import Run, open_run
 
 Result = dict[str, Any]
@@ -65,7 +65,7 @@ def normal(settings: Sequence[str]) -> list[str]:
 
     last = {key.strip(): spell(text) for key, _, text in (setting.partition("=") for setting in settings)}
     last.pop("distill.teacher", None)
-    keys = sorted(last, key=lambda key: ("." in key and not key.endswith(".name"), key))
+    keys = sorted(last, key=lambda key: (setting_order(key), key))
     return [f"{key}={last[key]}" for key in keys]
 
 

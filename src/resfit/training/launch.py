@@ -28,7 +28,7 @@ from resfit.runs import Run, new_run, open_run, own, refuse_taken
 from resfit.training.checkpoint import checkpoints, load_newest
 from resfit.training.ema import start_average
 from resfit.training.loop import train_loop
-from resfit.training.loss import check_teacher_data, load_teacher, teacher_digest
+from resfit.training.loss import check_teacher, load_teacher, teacher_digest
 from resfit.training.outcome import finish
 from resfit.training.resolve import resolve
 from resfit.training.runlog import Interrupt, Interrupted, Progress, keep_rows, say
@@ -94,9 +94,8 @@ def start(
     tune(default_threads())
     place = choose_device(device)
     recipe = _fix_teacher(recipe)
-    if warning := check_teacher_data(recipe, train_set.fingerprint):
+    if warning := check_teacher(recipe, train_set, place):
         say(warning)
-    load_teacher(recipe, train_set.class_names, place)  # what is wrong with it is said before a folder is made
     run = new_run(recipe.name, None if out is None else Path(out))
     durable.write_text(run.recipe_file, recipe_to_toml(recipe))
     total = cost(recipe.network)
@@ -175,8 +174,7 @@ def train_seeds(
     recipe = as_recipe(recipe, settings)
     _check_place(data, out, device)
     train_set, _ = load_data(recipe, data, refit)  # what is wrong with it is said before a folder is made
-    check_teacher_data(recipe, train_set.fingerprint)
-    load_teacher(resolve(recipe, train_set), train_set.class_names, choose_device(device))
+    check_teacher(resolve(recipe, train_set), train_set, choose_device(device))
     given = Path(out) if out else None
     parent = Run(given) if given and (given / "seeds.json").exists() else new_run(recipe.name, given)
     same = {"recipe": recipe_to_toml(recipe), "source": _absolute(data), "refit": refit}

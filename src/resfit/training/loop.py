@@ -20,7 +20,7 @@ from resfit.training.checkpoint import save_checkpoint, write_tensors
 from resfit.training.loss import load_teacher
 from resfit.training.runlog import Interrupt, append_row
 from resfit.training.schedule import Plateau, after_loss
-from resfit.training.state import TrainState, new_sums, shipped_weights, state_tensors
+from resfit.training.state import Best, TrainState, new_sums, shipped_weights, state_tensors
 from resfit.training.step import make_rate, make_step
 
 SAVE_SECONDS = 300.0  # between two checkpoints within an epoch
@@ -56,8 +56,8 @@ def train_loop(
 
     def save() -> None:
         _refuse_bad_step(run, state)
-        header = {"step": state.step, "epoch": state.epoch, "seconds": state.seconds, "best": _plain_best(state)}
-        header |= {"plateau": _plain_plateau(state)}
+        header = {"step": state.step, "epoch": state.epoch, "seconds": state.seconds, "best": _plain(state.best)}
+        header |= {"plateau": _plain(state.plateau)}
         header |= {"seed": seed, "class_names": train_set.class_names, "data": train_set.fingerprint}
         save_checkpoint(run.checkpoints, state.step, state_tensors(state), header)
         run.drop_other_best(state.best.epoch)  # only now does a checkpoint name the new one
@@ -129,9 +129,6 @@ def _diverged(run: Run, what: str) -> ResfitError:
     return ResfitError(f"{run.folder}: {what}. Lower optim.lr or set optim.clip_norm, and train anew.")
 
 
-def _plain_best(state: TrainState) -> dict[str, Any]:
-    return asdict(state.best) if state.best.epoch >= 0 else {}
-
-
-def _plain_plateau(state: TrainState) -> dict[str, Any]:
-    return asdict(state.plateau) if state.plateau != Plateau() else {}  # infinity is no JSON
+def _plain(value: Best | Plateau) -> dict[str, Any]:
+    """Return the fields, or nothing where all are as at the start: infinity is no JSON."""
+    return asdict(value) if value != type(value)() else {}

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
+from resfit.data.images import ImageSet
 from resfit.errors import UsageError
-from resfit.evaluation.bundle import load_bundle
+from resfit.evaluation.bundle import bundle_folder, load_bundle
 from resfit.recipe import Distill, Recipe
 
 Teacher = Callable[[Tensor], Tensor]
@@ -49,23 +50,24 @@ def teacher_digest(recipe: Recipe) -> str | None:
     """Return a hash of the teacher's weights, by which a resumed run knows them again; None where there is no teacher."""
     if recipe.distill.teacher is None:
         return None
-    folder = Path(recipe.distill.teacher)
-    file = next(f for f in (folder / "model.safetensors", folder / "bundle" / "model.safetensors") if f.exists())
+    file = bundle_folder(recipe.distill.teacher) / "model.safetensors"
     return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
 
 
-def check_teacher_data(recipe: Recipe, fingerprint: str) -> str | None:
-    """Return a warning where nobody knows what the teacher was trained on; raise UsageError where it was other images.
+def check_teacher(recipe: Recipe, train_set: ImageSet, device: torch.device) -> str | None:
+    """Raise UsageError, before a folder is made, for a teacher that is missing, does not fit, or was trained on other images.
 
-    `fingerprint` is that of the student's training images: only then has the teacher not seen those that are held out.
+    Returns a warning where nobody knows what it was trained on: only on the student's own training images has it not seen
+    those that are held out.
     """
     if recipe.distill.teacher is None:
         return None
+    load_teacher(recipe, train_set.class_names, device)
     folder = Path(recipe.distill.teacher)
     file = next((f for f in (folder / "run.json", folder.parent / "run.json") if f.exists()), None)
     if file is None:
         return f"warning: {folder}: does not say what it was trained on; if on images held out here, accuracies flatter"
-    if json.loads(file.read_text())["data"]["train"] != fingerprint:
+    if json.loads(file.read_text())["data"]["train"] != train_set.fingerprint:
         raise UsageError(
             f"distill.teacher: {folder}: was trained on other images than this run, perhaps on those held out here. "
             "Train one on the same data, and with --refit only where this run has it."

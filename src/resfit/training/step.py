@@ -47,8 +47,9 @@ def make_step(recipe: Recipe, steps_per_epoch: int, device: torch.device, teache
         return loss.detach(), logits.detach()
 
     def step(state: TrainState, images: Tensor, labels: Tensor, index: Tensor, seed: int) -> None:
+        lr = rate(state.step) * state.plateau.factor
         for group in state.optimizer.param_groups:
-            group["lr"] = rate(state.step) * state.plateau.factor * group.get("lr_scale", 1.0)
+            group["lr"] = lr * group.get("lr_scale", 1.0)
         if random:
             torch.manual_seed(derive(seed, state.step, "dropout"))
         inputs, targets = normalize(augment(images, index, seed, state.epoch)), labels
