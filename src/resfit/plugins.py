@@ -117,7 +117,15 @@ OPTIMIZERS: dict[str, Technique] = {
     "adamw": Technique("resfit.training.optim:adamw", {"betas": (tuple[Share, Share], (0.9, 0.999))}),
     "muon": Technique(
         "resfit.training.optim:muon",
-        {"momentum": (Share, 0.95), "nesterov": (bool, True), "vector_scale": (Positive, 10.0)},
+        {
+            "momentum": (Share, 0.95),
+            "nesterov": (bool, True),
+            "vector_scale": (Positive, 10.0),
+            "vector_momentum": (Share, 0.95),
+            "linear_scale": (Annotated[float, Field(ge=0)], 0.0),
+            "normalize": (bool, False),
+            "iterations": (Annotated[int, Field(ge=1, le=10)], 5),
+        },
     ),
 }
 

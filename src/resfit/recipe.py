@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from pydantic import field_validator as check_field
 
 from resfit.budget import Budget, parse_size
@@ -23,6 +23,15 @@ def to_spec(value: Any) -> ModelSpec:
 
 
 Channel3 = tuple[float, float, float]
+
+
+def _rising(value: tuple[float, ...]) -> tuple[float, ...]:
+    if list(value) != sorted(set(value)):
+        raise ValueError("must be shares of training, each later than the one before")
+    return value
+
+
+Rising = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], AfterValidator(_rising)]
 
 
 class Section(BaseModel):
@@ -98,7 +107,8 @@ class Train(Section):
     """How long and how: batch_size counts images of all ranks together, ema_decay is per step (0: no average).
 
     loss "auto" takes distributions as targets where labels are mixed, else class indices. early_stopping is the number of
-    epochs without a better validation accuracy after which training ends (0: never).
+    epochs without a better validation accuracy after which training ends (0: never). validate_every is the number of epochs
+    from one look at the validation split to the next; the last epoch always has one.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 50
@@ -107,7 +117,34 @@ class Train(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     early_stopping: Annotated[int, Field(ge=0)] = 0
+    validate_every: Annotated[int, Field(ge=1)] = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class Resizing(Section):
+    """Progressive resizing: images shrunk to `sizes[k]` pixels until the share `until[k]` of training, then whole.
+
+    Howard 2018 (fast.ai's DAWNBench entry); Touvron et al. 2019, arXiv 1906.06423, on why the last epochs see whole images.
+    """
+
+    sizes: tuple[Annotated[int, Field(ge=8)], ...] = ()
+    until: Rising = ()
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "Resizing":
+        if len(self.sizes) != len(self.until):
+            raise ValueError(
+                f"has {len(self.sizes)} sizes and {len(self.until)} of until. Give one `until` for each size"
+            )
+        return self
+
+
+class Freezing(Section):
+    """Progressive freezing (Brock et al. 2017, FreezeOut, arXiv 1706.04983): stage k + 1 and all before it is trained until the
+    share `until[k]` of training.
+    """
+
+    until: Rising = ()
 
 
 class Distill(Section):
@@ -134,6 +171,8 @@ class Recipe(Section):
     optim: Optim = Optim()
     schedule: Schedule = Schedule()
     train: Train = Train()
+    resizing: Resizing = Resizing()
+    freezing: Freezing = Freezing()
     distill: Distill = Distill()
     tta: Literal["none", "flip", "flip-shift"] = "none"
 
@@ -173,6 +212,7 @@ class Recipe(Section):
             )
         _check_targets(self)
         _check_effects(self)
+        _check_course(self)
         if {"flip", "alternating-flip"} <= set(self.augment):
             raise ValueError("augment.flip and augment.alternating-flip undo each other. Keep one")
         if self.network.channels != 3:
@@ -207,6 +247,25 @@ def _check_effects(recipe: Recipe) -> None:
         raise ValueError(
             "optim.sam_adaptive does nothing while optim.sam_rho is 0. Set it too: --set optim.sam_rho=0.5"
         )
+
+
+def _check_course(recipe: Recipe) -> None:
+    """Refuse what resizes, freezes or leaves out epochs in a way that the network or the rest of the recipe cannot follow."""
+    for size in recipe.resizing.sizes:
+        if size >= recipe.network.image_size:
+            raise ValueError(
+                f"resizing.sizes: {size} is not below data.image_size ({recipe.network.image_size}). Shrink more"
+            )
+        replace(recipe.network, image_size=size)  # raises where the network cannot take it
+    stages = len(recipe.network.widths)
+    if len(recipe.freezing.until) >= stages:
+        raise ValueError(
+            f"freezing.until: has {len(recipe.freezing.until)} shares for {stages} stages. The last stage trains on"
+        )
+    looks = "train.early_stopping" if recipe.train.early_stopping else ""
+    looks = "schedule.name 'plateau'" if recipe.schedule.name == "plateau" else looks
+    if recipe.train.validate_every > 1 and looks:
+        raise ValueError(f"train.validate_every must be 1: {looks} looks at the validation split after every epoch")
 
 
 def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:

@@ -23,6 +23,8 @@ TINY = {
     "wrn": "wrn:widths=8,16:blocks_per_stage=2,1:stem_width=4:se_reduction=4:dropout=0.2",
     "separable": "separable:widths=8,16:blocks_per_stage=2,1:se_reduction=4:dropout=0.2",
 }
+DROPS = TINY.copy()
+TINY["whitened"] = "whitened:widths=8,16:blocks_per_stage=2,1"
 each_family = pytest.mark.parametrize("text", TINY.values(), ids=TINY)
 
 
@@ -94,7 +96,7 @@ def test_one_graph_holds_the_whole_forward(text: str) -> None:
     torch.testing.assert_close(compiled(images()), model(images()))
 
 
-@each_family
+@pytest.mark.parametrize("text", DROPS.values(), ids=DROPS)
 def test_dropout_acts_in_training_only(text: str) -> None:
     model = build(parse_spec(text))
     for module in model.modules():
@@ -195,7 +197,7 @@ def test_family_from_outside() -> None:
     assert spec.stem_width == 5
     assert families.cost(spec).params == 30730
     assert build(spec)(images()).shape == (3, 10)
-    assert families.names() == ["resnet", "wrn", "separable", "flat", "broken", "strange", "hollow"]
+    assert families.names() == ["resnet", "wrn", "separable", "whitened", "flat", "broken", "strange", "hollow"]
     assert families.find("resnet") == families.FAMILIES["resnet"]
 
 

@@ -12,10 +12,20 @@ from resfit.models.families import build, cost
 from resfit.models.layers import BasicBlock, SqueezeExcitation
 from resfit.models.networks import NETWORKS, network
 from resfit.models.spec import ModelSpec
+from resfit.models.whitened_net import PooledConv, ResidualConv
 from resfit.models.wrn_net import PreActivatedBlock
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "counts.json").read_text())["networks"]
-COUNTED = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, BasicBlock, PreActivatedBlock, SqueezeExcitation)
+COUNTED = (
+    nn.Conv2d,
+    nn.BatchNorm2d,
+    nn.Linear,
+    BasicBlock,
+    PreActivatedBlock,
+    SqueezeExcitation,
+    PooledConv,
+    ResidualConv,
+)
 
 
 def on_meta(spec: ModelSpec) -> tuple[nn.Module, torch.Tensor]:
@@ -66,6 +76,7 @@ def test_macs_are_those_pytorch_counts(name: str) -> None:
 
 ODD = (
     "separable:widths=8,16,24:blocks_per_stage=1,2,1:stem_width=4:kernel=5:se_reduction=4:dropout=0.5:conv_bias=true",
+    "whitened:widths=8,12,20:blocks_per_stage=1,3,2:strides=2,1,3:classes=7:image_size=29",
     "wrn:widths=16,24:blocks_per_stage=2,1:se_reduction=8:shortcut_norm=true:dropout=0.3:image_size=31",
     "resnet:widths=8,12:blocks_per_stage=1,3:strides=2,3:pool=2:classes=7:channels=1:shortcut_kernel=3:image_size=29",
 )

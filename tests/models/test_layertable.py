@@ -14,15 +14,29 @@ from resfit.models.families import Family, build, cost, layers
 from resfit.models.layers import BasicBlock, SqueezeExcitation
 from resfit.models.networks import NETWORKS, network
 from resfit.models.spec import ModelSpec
+from resfit.models.whitened_net import PooledConv, ResidualConv
 from resfit.models.wrn_net import PreActivatedBlock
 
-COUNTED = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, BasicBlock, PreActivatedBlock, SqueezeExcitation)
-KINDS = {"SubsampledConv": "Conv2d"}  # a convolution still
+COUNTED = (
+    nn.Conv2d,
+    nn.BatchNorm2d,
+    nn.Linear,
+    BasicBlock,
+    PreActivatedBlock,
+    SqueezeExcitation,
+    PooledConv,
+    ResidualConv,
+)
+KINDS = {"SubsampledConv": "Conv2d", "Whitening": "Conv2d", "BiasNorm": "BatchNorm2d"}  # still the same
 OTHERS = {
     "separable": "separable:widths=16,32:blocks_per_stage=2,1:conv_bias=true:kernel=5",
     "separable-se": "separable:widths=16,24:blocks_per_stage=1,2:se_reduction=4:image_size=15",
     "wrn-se": "wrn:widths=8,16:blocks_per_stage=2,1:stem_width=4:se_reduction=4:shortcut_norm=true:conv_bias=true",
     "grey": "resnet:widths=8,16:blocks_per_stage=1,1:strides=2,2:channels=1:image_size=28:classes=3:pool=3:dropout=0.1",
+}
+OTHERS |= {
+    "whitened": "whitened:widths=16,24:blocks_per_stage=1,2:image_size=15",
+    "whitened-unpooled": "whitened:widths=16,24:blocks_per_stage=2,1:strides=1,3:stem_width=8:channels=1:kernel=5",
 }
 CASES = {name: name for name in NETWORKS} | OTHERS
 

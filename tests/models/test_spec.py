@@ -143,7 +143,7 @@ def test_bad_field_is_named_in_one_line(field: str, value: object) -> None:
     [
         (
             {"family": "resnt"},
-            "family: 'resnt' is not known. Did you mean 'resnet'? Use one of resnet, wrn, separable.",
+            "family: 'resnt' is not known. Did you mean 'resnet'? Use one of resnet, wrn, separable, whitened.",
         ),
         ({"kernel": 4}, "kernel: must be odd, to keep the size of a map, not 4."),
         (

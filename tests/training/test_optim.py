@@ -4,8 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from resfit.training.optim import Muon, newton_schulz, orthogonal_updates
+from resfit.plugins import check_params
+from resfit.training.optim import muon, newton_schulz, orthogonal_updates
 from resfit.training.sam import ETA, ascent, climbed
+
+
+def make(params, lr, weight_decay=0.0, **given):
+    return muon(params, lr=lr, weight_decay=weight_decay, **check_params("optimizers", "muon", given, "optim"))
 
 
 def test_muon_on_matrices_is_torchs():
@@ -13,7 +18,7 @@ def test_muon_on_matrices_is_torchs():
     torch.manual_seed(0)
     ours = [nn.Parameter(torch.randn(shape)) for shape in ((8, 16), (24, 6), (8, 16))]
     theirs = [nn.Parameter(p.detach().clone()) for p in ours]
-    mine = Muon(ours, 0.02, 0.1, 0.9, nesterov=True, vector_scale=1.0)
+    mine = make(ours, lr=0.02, weight_decay=0.1, momentum=0.9)
     other = torch.optim.Muon(theirs, 0.02, weight_decay=0.1, momentum=0.9, nesterov=True)
     for _ in range(5):
         for p, q in zip(ours, theirs, strict=True):
@@ -45,7 +50,7 @@ def test_newton_schulz_of_zero_is_zero():
 
 def test_what_has_one_axis_takes_plain_momentum():
     x = nn.Parameter(torch.tensor([1.0, -2.0]))
-    optimizer = Muon([x], 0.1, 0.0, 0.9, nesterov=False, vector_scale=1.0)
+    optimizer = make([x], lr=0.1, momentum=0.5, vector_momentum=0.9, nesterov=False, vector_scale=1.0)
     plain, buffer = x.detach().clone(), torch.zeros(2)
     for _ in range(3):
         x.grad = x.detach() * 2
@@ -53,6 +58,30 @@ def test_what_has_one_axis_takes_plain_momentum():
         plain = plain - 0.1 * buffer
         optimizer.step()
     torch.testing.assert_close(x.detach(), plain)
+
+
+def test_linear_layers_may_take_plain_momentum_at_a_rate_of_their_own():
+    weight = nn.Parameter(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)))
+    plain, buffer = weight.detach().clone(), torch.zeros(3, 4)
+    optimizer = make([weight], lr=0.1, linear_scale=2.0, vector_momentum=0.8, nesterov=False)
+    for _ in range(3):
+        weight.grad = weight.detach() * 2
+        buffer = 0.8 * buffer + 0.2 * 2 * plain
+        plain = plain - 0.1 * buffer
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05 * group["lr_scale"]  # as the step sets it
+        optimizer.step()
+    torch.testing.assert_close(weight.detach(), plain)
+
+
+def test_normalized_convolutions_keep_their_norm_but_for_the_update():
+    weight = nn.Parameter(5 * torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0)))
+    before = weight.detach().clone()
+    weight.grad = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(1))
+    make([weight], lr=0.01, normalize=True).step()
+    moved = weight.detach() - before * 6**0.5 / before.norm()
+    assert moved.norm() == pytest.approx(0.01 * 6**0.5, rel=0.3)  # six values near 1, times lr
+    assert weight.detach().norm() == pytest.approx(6**0.5, rel=0.02)
 
 
 @pytest.mark.parametrize("adaptive", [False, True])

@@ -123,6 +123,15 @@ SETTINGS |= {
     "plateau": ["schedule={name='plateau', patience=0, threshold=0.9}"],
     "sam": ["optim.sam_rho=0.05", "optim.sam_adaptive=true"],
     "stochastic depth": ["network.stochastic_depth=0.5", "schedule.interval=epoch"],
+    "resizing, freezing": [
+        "resizing={sizes=[8,12], until=[0.3,0.7]}",
+        "freezing.until=[0.6]",
+        "train.validate_every=2",
+    ],
+    "whitened": [
+        "network=whitened:widths=8,16:blocks_per_stage=1,1",
+        "optim={name='muon', normalize=true, linear_scale=5.0}",
+    ],
     "early stopping": ["train.early_stopping=1", "train.epochs=6", "tta=flip"],
 }
 

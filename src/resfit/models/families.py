@@ -28,6 +28,8 @@ class Family(NamedTuple):
     stem_width: int = 0  # 0: as wide as the first stage
     shortcut_norm: bool = True
     layers: str = ""  # as cost, but its layers one by one; a family from outside may leave it out
+    first_stride: int = 1  # of the first stage, where a spec gives no strides
+    check: str = ""  # refuses, by UsageError, a spec that the family cannot build; "" where it can build all
 
 
 FAMILIES: dict[str, Family] = {
@@ -44,8 +46,22 @@ FAMILIES: dict[str, Family] = {
     "separable": Family(
         "resfit.models.separable:cost", "resfit.models.separable_net:build", layers="resfit.models.separable:layers"
     ),
+    "whitened": Family(
+        "resfit.models.whitened:cost",
+        "resfit.models.whitened_net:build",
+        24,
+        layers="resfit.models.whitened:layers",
+        first_stride=2,
+        check="resfit.models.whitened:check",
+    ),
 }
 GROUP = "resfit.families"
+
+
+def check(spec: "ModelSpec") -> None:
+    """Refuse a spec that its family cannot build. Raises UsageError."""
+    if where := _family(spec.family).check:
+        _function(spec.family, where)(spec)
 
 
 def cost(spec: "ModelSpec") -> "Cost":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from resfit.errors import UsageError, nearest
-from resfit.models.families import FAMILIES, Family, find, names
+from resfit.models.families import FAMILIES, Family, check, find, names
 
 
 class Stage(NamedTuple):
@@ -75,6 +75,7 @@ class ModelSpec:
                 raise UsageError(f"{name}: must be a number from 0 up to, and not including, 1, not {shown(rate)}.")
             object.__setattr__(self, name, float(rate))  # type: ignore[arg-type]
         self._check_shapes()
+        check(self)
 
     def _check_shapes(self) -> None:
         if self.kernel % 2 == 0:
@@ -144,7 +145,7 @@ def _known(name: object) -> Family:
 
 def _dependent(family: Family, widths: tuple[int, ...]) -> dict[str, object]:
     return {
-        "strides": (1,) + (2,) * (len(widths) - 1),
+        "strides": (family.first_stride,) + (2,) * (len(widths) - 1),
         "stem_width": family.stem_width or widths[0],
         "shortcut_norm": family.shortcut_norm,
     }

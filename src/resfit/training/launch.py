@@ -4,16 +4,19 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from resfit import durable
 from resfit.budget import check_budget
+from resfit.data.batches import make_normalize
 from resfit.data.images import ImageSet, PixelRule
 from resfit.data.sources import load_split, open_source, split_manifest
 from resfit.errors import DataError, GateError, UsageError
@@ -34,6 +37,8 @@ from resfit.training.resolve import resolve
 from resfit.training.runlog import Interrupt, Interrupted, Progress, keep_rows, say
 from resfit.training.schedule import Plateau
 from resfit.training.state import Best, TrainState, new_sums, restore
+
+FITTED = 5_000  # images that a whitening convolution is computed from, as in Jordan 2024
 
 
 def train(
@@ -202,7 +207,7 @@ def train_seeds(
 
 def _execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | None, seed: int) -> Run:
     device = torch.device(run.info["device_type"])
-    state = make_state(recipe, seed, device)
+    state = make_state(recipe, seed, device, train_set)
     if checkpoints(run.checkpoints):
         _load(run, state, device)
     elif run.metrics_file.exists():
@@ -228,9 +233,17 @@ def _execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | 
     return run
 
 
-def make_state(recipe: Recipe, seed: int, device: torch.device) -> TrainState:
-    """Return the state before the first step: weights drawn from the seed, channels last, optimizer and average empty."""
-    model = build(recipe.network, seed).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def make_state(recipe: Recipe, seed: int, device: torch.device, train_set: ImageSet | None = None) -> TrainState:
+    """Return the state before the first step: weights drawn from the seed, channels last, optimizer and average empty.
+
+    A network that takes something from images (`fit`, a whitening convolution) takes it from the first of `train_set`.
+    """
+    model = build(recipe.network, seed)
+    fit: Callable[[Tensor], None] | None = getattr(model, "fit", None)
+    if train_set is not None and fit is not None:
+        normalize = make_normalize(recipe.data.mean or (), recipe.data.std or (), torch.device("cpu"))
+        fit(normalize(torch.from_numpy(np.array(train_set.images[:FITTED]))))
+    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optim = recipe.optim
     make = function("optimizers", optim.name)
     optimizer = make(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, **optim.params)

@@ -83,7 +83,8 @@ def train_loop(
         state.seconds = time.monotonic() - started
         row = {"epoch": epoch, "step": state.step, "lr": rate(state.step - 1) * state.plateau.factor}
         row |= {"train_loss": loss / count, "train_accuracy": correct / count, "train_seconds": state.seconds}
-        if val_set is not None and val_images is not None and val_set.labels is not None:
+        looks = (epoch + 1) % recipe.train.validate_every == 0 or epoch + 1 == recipe.train.epochs
+        if looks and val_set is not None and val_images is not None and val_set.labels is not None:
             evaluated = time.monotonic()
             with shipped_weights(state) as model:
                 logits = predict_logits(model, val_images, recipe.data.mean or (), recipe.data.std or (), recipe.tta)

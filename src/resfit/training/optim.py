@@ -34,14 +34,35 @@ def adamw(
 
 
 def muon(
-    params: Iterable[Parameter], lr: float, weight_decay: float, momentum: float, nesterov: bool, vector_scale: float
+    params: Iterable[Parameter],
+    lr: float,
+    weight_decay: float,
+    momentum: float,
+    nesterov: bool,
+    vector_scale: float,
+    vector_momentum: float,
+    linear_scale: float,
+    normalize: bool,
+    iterations: int,
 ) -> torch.optim.Optimizer:
     """Return Muon for matrices and convolutions, which it reads as (out, in * k * k); what has one axis takes plain momentum.
 
-    The latter's rate is `vector_scale` times lr. First convolution and head are matrices here too, which Jordan leaves to Adam.
-    lr 0.02 is a place to start.
+    The latter's rate is `vector_scale` times lr, its momentum `vector_momentum`. First convolution and head are matrices here
+    too, which Jordan leaves to Adam; with a `linear_scale` above 0 linear layers take plain momentum at that times lr.
+    `normalize` keeps each convolution's norm at the root of its filters' number, `iterations` are Newton-Schulz's: both as in
+    Jordan's airbench94_muon. lr 0.02 is a place to start, without `normalize`.
     """
-    return Muon(params, lr, weight_decay, momentum, nesterov, vector_scale)
+    every = list(params)
+    common = {"lr": lr, "weight_decay": weight_decay, "nesterov": nesterov}
+    plain = common | {"orthogonal": False, "normalize": False, "momentum": vector_momentum}
+    linear = [p for p in every if p.ndim == 2 and linear_scale > 0]
+    matrices = [p for p in every if p.ndim > 1 and not any(p is other for other in linear)]
+    groups: list[dict[str, Any]] = [
+        common | {"params": matrices, "orthogonal": True, "normalize": normalize, "momentum": momentum},
+        plain | {"params": linear, "lr_scale": linear_scale},
+        plain | {"params": [p for p in every if p.ndim <= 1], "lr_scale": vector_scale},
+    ]
+    return Muon([group for group in groups if group["params"]], iterations)
 
 
 class Muon(torch.optim.Optimizer):
@@ -50,20 +71,9 @@ class Muon(torch.optim.Optimizer):
     As torch.optim.Muon, which refuses convolutions, but batched: one Newton-Schulz iteration for all matrices of a shape.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Parameter],
-        lr: float,
-        weight_decay: float,
-        momentum: float,
-        nesterov: bool,
-        vector_scale: float,
-    ) -> None:
-        every = list(params)
-        common = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov}
-        matrices = {"params": [p for p in every if p.ndim > 1], "orthogonal": True}
-        vectors = {"params": [p for p in every if p.ndim <= 1], "orthogonal": False, "lr_scale": vector_scale}
-        super().__init__([group for group in (matrices, vectors) if group["params"]], common)
+    def __init__(self, groups: list[dict[str, Any]], iterations: int) -> None:
+        super().__init__(groups, {})
+        self.iterations = iterations
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -78,20 +88,23 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
             updates = list(torch._foreach_lerp(grads, buffers, group["momentum"])) if group["nesterov"] else buffers
             if group["orthogonal"]:
-                updates = orthogonal_updates(updates)
+                updates = orthogonal_updates(updates, self.iterations)
             decay = group["lr"] / group.get("lr_scale", 1.0) * group["weight_decay"]  # alike in both groups
             torch._foreach_mul_(params, 1 - decay)
+            if group["normalize"]:
+                norms = torch._foreach_norm(params)
+                torch._foreach_mul_(params, [len(p) ** 0.5 / norm for p, norm in zip(params, norms, strict=True)])
             torch._foreach_add_(params, updates, alpha=-group["lr"])
 
 
-def orthogonal_updates(updates: list[Tensor]) -> list[Tensor]:
+def orthogonal_updates(updates: list[Tensor], iterations: int = 5) -> list[Tensor]:
     """Return each update (out, ...) made orthogonal as (out, rest), times the root of out / rest where that is above 1."""
     flat = [update.flatten(1) for update in updates]
     shapes = {(m.shape[0], m.shape[1]) for m in flat}
     found: dict[int, Tensor] = {}
     for rows, columns in sorted(shapes):
         places = [i for i, m in enumerate(flat) if m.shape == (rows, columns)]
-        made = newton_schulz(torch.stack([flat[i] for i in places])) * max(1.0, rows / columns) ** 0.5
+        made = newton_schulz(torch.stack([flat[i] for i in places]), iterations) * max(1.0, rows / columns) ** 0.5
         for matrix, place in zip(made, places, strict=True):  # in the parameter's memory format, else updates are slow
             found[place] = torch.empty_like(updates[place]).copy_(matrix.view(updates[place].shape))
     return [found[i] for i in range(len(updates))]

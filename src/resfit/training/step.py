@@ -12,6 +12,7 @@ from resfit.data.batches import derive, make_normalize
 from resfit.data.mix import make_mix
 from resfit.plugins import function
 from resfit.recipe import Recipe
+from resfit.training.course import make_freeze, make_shrink
 from resfit.training.ema import update_average
 from resfit.training.loss import Teacher, make_loss
 from resfit.training.sam import climbed
@@ -32,6 +33,8 @@ def make_step(recipe: Recipe, steps_per_epoch: int, device: torch.device, teache
     rate = make_rate(recipe, steps_per_epoch)
     precision = make_autocast(recipe.train.precision, device)
     loss_of = make_loss(recipe.train.label_smoothing, recipe.distill, teacher)
+    resizes, freezes = bool(recipe.resizing.sizes), bool(recipe.freezing.until)
+    shrink, freeze = make_shrink(recipe.resizing), make_freeze(recipe.freezing)
     random = recipe.network.dropout > 0 or recipe.network.stochastic_depth > 0
     assert recipe.data.mean is not None, "the recipe is not resolved"
     assert recipe.data.std is not None, "the recipe is not resolved"
@@ -46,13 +49,20 @@ def make_step(recipe: Recipe, steps_per_epoch: int, device: torch.device, teache
         torch.autograd.backward(loss)
         return loss.detach(), logits.detach()
 
+    def progress(state: TrainState) -> float:
+        return state.step / (recipe.train.epochs * steps_per_epoch)
+
     def step(state: TrainState, images: Tensor, labels: Tensor, index: Tensor, seed: int) -> None:
         lr = rate(state.step) * state.plateau.factor
         for group in state.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         if random:
             torch.manual_seed(derive(seed, state.step, "dropout"))
+        if freezes:
+            freeze(state, progress(state))
         inputs, targets = normalize(augment(images, index, seed, state.epoch)), labels
+        if resizes:
+            inputs = shrink(inputs, progress(state))
         if mix is not None:
             inputs, targets = mix(inputs, labels, seed, state.step)
         loss, logits = gradients(state, inputs, targets)
