@@ -27,7 +27,12 @@ COUNTED = (
     PooledConv,
     ResidualConv,
 )
-KINDS = {"SubsampledConv": "Conv2d", "Whitening": "Conv2d", "BiasNorm": "BatchNorm2d"}  # still the same
+KINDS = {
+    "SubsampledConv": "Conv2d",
+    "Conv3x3": "Conv2d",
+    "Whitening": "Conv2d",
+    "BiasNorm": "BatchNorm2d",
+}  # still the same
 OTHERS = {
     "separable": "separable:widths=16,32:blocks_per_stage=2,1:conv_bias=true:kernel=5",
     "separable-se": "separable:widths=16,24:blocks_per_stage=1,2:se_reduction=4:image_size=15",

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from resfit.models.cost import STEM_KERNEL
 from resfit.models.spec import ModelSpec
+from resfit.models.winograd import Conv3x3
 
 NARROW = 16  # input channels below which a strided 1x1 convolution is not safe; see SubsampledConv
 
@@ -21,6 +22,8 @@ MakeBlock = Callable[[ModelSpec, int, int, int, float], nn.Module]
 
 def conv(width_in: int, width: int, kernel: int, stride: int, bias: bool, groups: int = 1) -> nn.Conv2d:
     """Make a convolution; an odd kernel keeps the side of the map at stride 1, a 2x2 one is not padded."""
+    if (kernel, stride, groups) == (3, 1, 1):
+        return Conv3x3(width_in, width, bias)
     return nn.Conv2d(width_in, width, kernel, stride, (kernel - 1) // 2, groups=groups, bias=bias)
 
 
