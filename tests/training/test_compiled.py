@@ -9,8 +9,9 @@ import torch
 from resfit.recipefile import load_recipe
 from resfit.training import compiled
 from resfit.training.compiled import compile_forward, warm_up
+from resfit.training.ema import start_average
 from resfit.training.launch import make_state, train
-from resfit.training.state import state_tensors
+from resfit.training.state import TrainState, state_tensors
 from resfit.training.step import make_step
 
 CPU = torch.device("cpu")
@@ -23,6 +24,15 @@ def recipe_of(*settings):
     return recipe.model_copy(update={"augment": {}})
 
 
+def small_state():
+    """A network with one of each thing, for the compiler to be done with it soon."""
+    torch.manual_seed(0)
+    head = torch.nn.Linear(4, 10)
+    layers = [torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1)]
+    model = torch.nn.Sequential(*layers, torch.nn.Flatten(), head).to(memory_format=torch.channels_last)
+    return TrainState(model, torch.optim.SGD(model.parameters(), 0.1), start_average(model))
+
+
 @pytest.fixture
 def compiler(need):
     need(os.environ.get("CXX", "g++" if shutil.which("g++") else "clang++"))
@@ -30,10 +40,10 @@ def compiler(need):
 
 def test_a_compiled_step_is_the_plain_one(compiler, capsys):
     """Full batches take the compiled pass, an epoch's last the model itself; names, weights and random state stay."""
-    recipe = recipe_of("train.compile=true")
+    recipe = recipe_of("train.compile=true", "train.ema_decay=0.9")
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (16, 3, 8, 8), dtype=torch.uint8, generator=generator)
-    states = [make_state(recipe, 0, CPU) for _ in range(2)]
+    states = [small_state() for _ in range(2)]
     before, drawn = {k: v.clone() for k, v in state_tensors(states[0]).items()}, torch.get_rng_state()
     states[0].model.train()
     forward, seconds = compile_forward(recipe, states[0].model, 16)

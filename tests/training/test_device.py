@@ -40,11 +40,14 @@ class OneDevice(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
-        if any(value.is_meta for value in [*given, *tree_leaves(result)] if isinstance(value, torch.Tensor)):
-            assert all(value.is_meta or value.ndim == 0 for value in given), f"{func.name()} mixes devices"
-        if "copy" in func.name() and any(value.is_meta for value in tree_leaves(result)):
-            assert all(value.is_meta for value in given), f"{func.name()} copies to the device"
+        given, made = (
+            [value for value in tree_leaves(tree) if isinstance(value, torch.Tensor)]
+            for tree in ((args, kwargs), result)
+        )
+        if any(value.is_meta for value in (*given, *made)):  # a number may stand beside tensors, but not be copied
+            copied = "copy" in func.name()
+            strangers = [value for value in given if not value.is_meta and (copied or value.ndim > 0)]
+            assert not strangers, f"{func.name()} takes a tensor of the host's"
         return result
 
 
