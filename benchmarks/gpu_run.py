@@ -1,11 +1,12 @@
 """Run benchmarks/gpu_queue.toml from the top for as long as there is time; records land under OUT by the library's function.
 
-    python benchmarks/gpu_run.py --data .carry/data --out $OUT --minutes 9.5 [--only RECIPE] [--set KEY=VALUE]
+    python benchmarks/gpu_run.py --data .carry/data --out $OUT --minutes 9.5 [--only RECIPE_OR_NAME] [--set KEY=VALUE]
 
-Each entry is trained by `resfit train` in a process of its own and tested once. At the end of the time the running one is asked
+Each entry is trained by `resfit train` in a process of its own and tested once; an entry with `script` is a benchmark, whose
+JSON goes to OUT/NAME, kept when it ends well within the time. At the end of the time the running one is asked
 to stop (SIGTERM) and leaves a checkpoint in --runs; the next call on the same machine goes on from it. What a record in
-results/ holds already is passed over. `--set` shortens every entry, to try the script on a CPU: `--set train.epochs=1
---set schedule.warmup_epochs=0`, and `--only` one of them.
+results/ holds already is passed over. `--set` shortens every recipe, `--more` adds to the arguments of a script, to try them
+on a CPU: `--set train.epochs=1 --set schedule.warmup_epochs=0`, and `--only` one of them.
 """
 
 import argparse
@@ -32,8 +33,13 @@ def main() -> None:
     started, rows = time.monotonic(), []
     shutil.copytree(ROOT / "results" / "reproduce", a.out / "reproduce", dirs_exist_ok=True)
     for entry in read_queue(ROOT / "benchmarks" / "gpu_queue.toml"):
-        entry["settings"] = [*entry.get("settings", []), *a.set]
         left = 60 * a.minutes - MARGIN - (time.monotonic() - started)
+        if "script" in entry:
+            if a.only in (None, entry["name"]) and not is_done(a.out, entry) and left >= 60 * entry["minutes"]:
+                rows.append(run_script(entry, a, left))
+                print(" ".join(rows[-1]), flush=True)
+            continue
+        entry["settings"] = [*entry.get("settings", []), *a.set]
         folder = a.runs / f"{record(a.out, entry).stem}-seed-{entry['seed']}"
         if a.only not in (None, entry["recipe"]) or is_done(a.out, entry):
             continue
@@ -55,6 +61,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--only")
     parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--more", action="append", default=[])
     return parser.parse_args()
 
 
@@ -70,8 +77,25 @@ def record(out: Path, entry: Entry) -> Path:
 
 
 def is_done(out: Path, entry: Entry) -> bool:
+    if "script" in entry:
+        return any((folder / str(entry["name"])).exists() for folder in (out, ROOT / "results"))
     file = record(out, entry)
     return file.exists() and entry["seed"] in [row["seed"] for row in read_result(file)["runs"]]
+
+
+def run_script(entry: Entry, a: argparse.Namespace, left: float) -> list[str]:
+    """Run a benchmark, its JSON into OUT; return its row of the table."""
+    words = [sys.executable, str(ROOT / entry["script"]), a.data, *entry["arguments"], "--device", a.device, *a.more]
+    begun, output = time.monotonic(), ""
+    try:
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, timeout=left)
+        output, how = done.stdout, f"exit {done.returncode}" if done.returncode else "done"
+    except subprocess.TimeoutExpired:
+        how = "stopped, out of time"
+    if how == "done":
+        (a.out / entry["name"]).write_text(output)
+    print(output, flush=True)
+    return [entry["name"], f"{time.monotonic() - begun:.0f}", "-", how, "-"]
 
 
 def run(entry: Entry, folder: Path, a: argparse.Namespace, left: float) -> list[str]:

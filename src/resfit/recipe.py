@@ -108,7 +108,8 @@ class Train(Section):
 
     loss "auto" takes distributions as targets where labels are mixed, else class indices. early_stopping is the number of
     epochs without a better validation accuracy after which training ends (0: never). validate_every is the number of epochs
-    from one look at the validation split to the next; the last epoch always has one.
+    from one look at the validation split to the next; the last epoch always has one. A precision that the device has not
+    natively becomes what "auto" is there. compile and cuda_graphs cost seconds at the start.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 50
@@ -118,7 +119,9 @@ class Train(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     early_stopping: Annotated[int, Field(ge=0)] = 0
     validate_every: Annotated[int, Field(ge=1)] = 1
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: bool = False
+    cuda_graphs: bool = False
 
 
 class Resizing(Section):

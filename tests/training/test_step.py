@@ -11,7 +11,7 @@ from resfit.recipefile import load_recipe, recipe_names
 from resfit.training.ema import start_average, update_average
 from resfit.training.launch import make_state
 from resfit.training.loop import batch_plan
-from resfit.training.step import make_autocast, make_rate, make_step
+from resfit.training.step import make_rate, make_step
 
 CPU = torch.device("cpu")
 SPEC = "resnet:widths=4,8:blocks_per_stage=1,1:image_size=8"
@@ -201,28 +201,3 @@ def test_rate_and_plan():
     assert batch_plan(recipe, 40) == (16, 3)  # 16 + 16 + 8
     assert batch_plan(recipe, 33) == (16, 2)  # the single one is left out
     assert batch_plan(recipe, 7) == (7, 1)
-
-
-def test_bfloat16_is_only_taken_where_asked_on_a_cpu():
-    with make_autocast("auto", CPU)():
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
-    with make_autocast("bfloat16", CPU)():
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize("name", [*recipe_names(), "muon"])
-def test_a_step_never_waits_for_its_device(name):
-    """On the meta device nothing can be read back, so that whatever would stop a GPU fails here."""
-    settings = ["data.mean=[0.5,0.5,0.5]", "data.std=[0.25,0.25,0.25]", "train.epochs=9", "schedule.warmup_epochs=0"]
-    more = ["optim.name=muon", "network.stochastic_depth=0.2", "network.dropout=0.1", "augment={alternating-flip={}}"]
-    narrow = ["network=resnet:widths=8,16,16,16:blocks_per_stage=1,1,1,1:se_reduction=4"]
-    recipe = load_recipe("default" if name == "muon" else name, [*settings, *narrow, *(more if name == "muon" else [])])
-    optim = recipe.optim.model_copy(update={"clip_norm": None})  # its foreach form refuses the meta device
-    recipe = recipe.model_copy(update={"optim": optim})
-    meta = torch.device("meta")
-    side = recipe.network.image_size
-    images = torch.zeros(8, 3, side, side, dtype=torch.uint8, device=meta)
-    state, step = make_state(recipe, 0, meta), make_step(recipe, 2, meta)
-    for number in range(4):  # every mix comes up
-        step(state, images, torch.zeros(8, dtype=torch.int64, device=meta), torch.arange(8, device=meta), number)
-    assert state.step == 4

@@ -33,6 +33,7 @@ from resfit.training.ema import start_average
 from resfit.training.loop import train_loop
 from resfit.training.loss import check_teacher, load_teacher, teacher_digest
 from resfit.training.outcome import finish
+from resfit.training.precision import fix_precision, make_scaler
 from resfit.training.resolve import resolve
 from resfit.training.runlog import Interrupt, Interrupted, Progress, keep_rows, say
 from resfit.training.schedule import Plateau
@@ -207,6 +208,8 @@ def train_seeds(
 
 def _execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | None, seed: int) -> Run:
     device = torch.device(run.info["device_type"])
+    recipe = fix_precision(recipe, device)
+    run.update(precision=recipe.train.precision)
     state = make_state(recipe, seed, device, train_set)
     if checkpoints(run.checkpoints):
         _load(run, state, device)
@@ -248,7 +251,8 @@ def make_state(recipe: Recipe, seed: int, device: torch.device, train_set: Image
     make = function("optimizers", optim.name)
     optimizer = make(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, **optim.params)
     average = start_average(model) if recipe.train.ema_decay > 0 else None
-    return TrainState(model, optimizer, average, sums=new_sums(device))
+    scaler = make_scaler(recipe.train.precision, device)
+    return TrainState(model, optimizer, average, scaler=scaler, sums=new_sums(device))
 
 
 def _load(run: Run, state: TrainState, device: torch.device) -> None:

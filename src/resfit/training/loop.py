@@ -17,6 +17,7 @@ from resfit.evaluation.predict import predict_logits
 from resfit.recipe import Recipe
 from resfit.runs import Run
 from resfit.training.checkpoint import save_checkpoint, write_tensors
+from resfit.training.compiled import compile_forward
 from resfit.training.loss import load_teacher
 from resfit.training.runlog import Interrupt, append_row
 from resfit.training.schedule import Plateau, after_loss
@@ -49,9 +50,13 @@ def train_loop(
     labels = torch.from_numpy(np.array(train_set.labels)).to(device)
     val_images = torch.from_numpy(np.array(val_set.images)).to(device) if val_set else None
     batch_size, steps_per_epoch = batch_plan(recipe, len(train_set))
-    step = make_step(recipe, steps_per_epoch, device, load_teacher(recipe, train_set.class_names, device))
     rate = make_rate(recipe, steps_per_epoch)
     state.model.train()
+    sizes = [*recipe.resizing.sizes, recipe.network.image_size]
+    forward, compile_seconds = compile_forward(recipe, state.model, batch_size, sizes)
+    run.update(compile_seconds=run.info.get("compile_seconds", 0.0) + compile_seconds)
+    teacher = load_teacher(recipe, train_set.class_names, device)
+    step = make_step(recipe, steps_per_epoch, device, teacher, forward)
     saved = time.monotonic()
 
     def save() -> None:
@@ -82,6 +87,7 @@ def train_loop(
         loss, correct, count, _ = state.sums.tolist()
         state.seconds = time.monotonic() - started
         row = {"epoch": epoch, "step": state.step, "lr": rate(state.step - 1) * state.plateau.factor}
+        count = max(count, 1.0)  # none where every step of a short epoch overflowed float16
         row |= {"train_loss": loss / count, "train_accuracy": correct / count, "train_seconds": state.seconds}
         looks = (epoch + 1) % recipe.train.validate_every == 0 or epoch + 1 == recipe.train.epochs
         if looks and val_set is not None and val_images is not None and val_set.labels is not None:

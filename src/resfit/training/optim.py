@@ -1,4 +1,4 @@
-"""Optimizers by name: torch's own, in their foreach form, and Muon; every parameter decays alike, as in the reports."""
+"""Optimizers by name: torch's own, fused on CUDA, foreach elsewhere, and Muon; all weights decay alike, as in the reports."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from resfit.training.precision import put_back
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, Jordan et al. 2024
 
 
@@ -14,23 +16,36 @@ def sgd(
     params: Iterable[Parameter], lr: float, weight_decay: float, momentum: float, nesterov: bool
 ) -> torch.optim.Optimizer:
     """Return SGD with momentum (Sutskever et al. 2013 for the Nesterov form that torch implements)."""
-    return torch.optim.SGD(
-        params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov and momentum > 0, foreach=True
+    every = list(params)
+    made = torch.optim.SGD(
+        every, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov and momentum > 0, **form(every)
     )
+    if momentum > 0:
+        # torch's fused form makes them of whatever lies in memory at the first step, and an overflow leaves them so
+        for p in every:
+            made.state[p]["momentum_buffer"] = torch.zeros_like(p)
+    return made
 
 
 def adam(
     params: Iterable[Parameter], lr: float, weight_decay: float, betas: tuple[float, float]
 ) -> torch.optim.Optimizer:
     """Return Adam, its decay added to the gradient (Kingma & Ba 2014, arXiv 1412.6980)."""
-    return torch.optim.Adam(params, lr, betas=betas, weight_decay=weight_decay, foreach=True)
+    every = list(params)
+    return torch.optim.Adam(every, lr, betas=betas, weight_decay=weight_decay, **form(every))
 
 
 def adamw(
     params: Iterable[Parameter], lr: float, weight_decay: float, betas: tuple[float, float]
 ) -> torch.optim.Optimizer:
     """Return AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101)."""
-    return torch.optim.AdamW(params, lr, betas=betas, weight_decay=weight_decay, foreach=True)
+    every = list(params)
+    return torch.optim.AdamW(every, lr, betas=betas, weight_decay=weight_decay, **form(every))
+
+
+def form(params: list[Parameter]) -> dict[str, bool]:
+    """Return how torch's optimizers do their work: in one kernel on CUDA, which skips an overflow by itself, else by lists."""
+    return {"fused": True} if params and params[0].is_cuda else {"foreach": True}
 
 
 def muon(
@@ -69,7 +84,10 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose updates are made orthogonal (Jordan et al. 2024, "Muon", kellerjordan.github.io/posts/muon).
 
     As torch.optim.Muon, which refuses convolutions, but batched: one Newton-Schulz iteration for all matrices of a shape.
+    An overflow of float16, `found_inf`, is skipped on the device.
     """
+
+    _step_supports_amp_scaling = True  # GradScaler then sets found_inf, and grad_scale to None: unscaled before
 
     def __init__(self, groups: list[dict[str, Any]], iterations: int) -> None:
         super().__init__(groups, {})
@@ -78,6 +96,8 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient; a closure is not used."""
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        assert getattr(self, "grad_scale", None) is None, "unscale the gradients first"
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             grads = [p.grad for p in params]
@@ -85,6 +105,8 @@ class Muon(torch.optim.Optimizer):
                 if not self.state[p]:
                     self.state[p]["momentum"] = torch.zeros_like(p)
             buffers = [self.state[p]["momentum"] for p in params]
+            values = [*params, *buffers]
+            before = [] if found_inf is None else [value.clone() for value in values]
             torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
             updates = list(torch._foreach_lerp(grads, buffers, group["momentum"])) if group["nesterov"] else buffers
             if group["orthogonal"]:
@@ -95,6 +117,8 @@ class Muon(torch.optim.Optimizer):
                 norms = torch._foreach_norm(params)
                 torch._foreach_mul_(params, [len(p) ** 0.5 / norm for p, norm in zip(params, norms, strict=True)])
             torch._foreach_add_(params, updates, alpha=-group["lr"])
+            if found_inf is not None:
+                put_back(values, before, found_inf > 0)
 
 
 def orthogonal_updates(updates: list[Tensor], iterations: int = 5) -> list[Tensor]:

@@ -54,6 +54,7 @@ def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val
         "train_images": len(train_set),
         "seed": info["seed"],
         "train_seconds": train_seconds,
+        "compile_seconds": info["compile_seconds"],
         "val_seconds": sum(row.get("val_seconds", 0.0) for row in rows),
         "images_per_second": _batch_images(recipe, len(train_set)) * len(rows) / train_seconds,
         "device": info["device"],

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from resfit.training.schedule import Plateau
 
+SCALING = ("scale", "_growth_tracker")  # what changes of GradScaler's state
+
 
 @dataclass
 class Best:
@@ -27,6 +29,8 @@ class Best:
 class TrainState:
     """Model, optimizer, average and counters: steps taken, epochs whose evaluation is done too, seconds in the running epoch.
 
+    The scaler, float16's alone, holds the loss's scale and the steps since it last changed.
+
     sums (4,) holds the running epoch's (loss, correct, images, first step with a loss that is not finite or -1).
     """
 
@@ -38,6 +42,7 @@ class TrainState:
     seconds: float = 0.0
     best: Best = field(default_factory=Best)
     plateau: Plateau = field(default_factory=Plateau)
+    scaler: torch.amp.GradScaler | None = None
     sums: Tensor = field(default_factory=lambda: new_sums(torch.device("cpu")))
 
     def weights(self) -> dict[str, Tensor]:
@@ -72,6 +77,9 @@ def state_tensors(state: TrainState) -> dict[str, Tensor]:
         tensors |= {f"optim.{index}.{slot}": value for slot, value in slots.items() if isinstance(value, Tensor)}
     if state.average is not None:
         tensors |= {f"average.{name}": value for name, value in state.average.items()}
+    if state.scaler is not None:
+        scaling = state.scaler.state_dict()
+        tensors["scaler"] = torch.tensor([scaling[key] for key in SCALING], dtype=torch.float64)
     return tensors | {"sums": state.sums}
 
 
@@ -96,4 +104,7 @@ def restore(state: TrainState, tensors: dict[str, Tensor], device: torch.device)
             value = torch.empty_like(owner, dtype=value.dtype).copy_(value)
         slots.setdefault(int(index), {})[slot] = value
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": slots})
+    if state.scaler is not None and "scaler" in tensors:
+        scale, steps = tensors["scaler"].tolist()
+        state.scaler.load_state_dict(state.scaler.state_dict() | dict(zip(SCALING, (scale, int(steps)), strict=True)))
     state.sums = tensors["sums"].to(device)

@@ -1,8 +1,6 @@
 """One optimizer update, made once from the recipe: augment, mix, forward, loss, backward, clip, update, average."""
 
-import contextlib
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +10,11 @@ from resfit.data.batches import derive, make_normalize
 from resfit.data.mix import make_mix
 from resfit.plugins import function
 from resfit.recipe import Recipe
+from resfit.training.compiled import Forward
 from resfit.training.course import make_freeze, make_shrink
 from resfit.training.ema import update_average
 from resfit.training.loss import Teacher, make_loss
+from resfit.training.precision import clip, copy_buffers, make_autocast, put_back, scaled_update
 from resfit.training.sam import climbed
 from resfit.training.schedule import warmup
 from resfit.training.state import TrainState
@@ -22,11 +22,17 @@ from resfit.training.state import TrainState
 Step = Callable[[TrainState, Tensor, Tensor, Tensor, int], None]
 
 
-def make_step(recipe: Recipe, steps_per_epoch: int, device: torch.device, teacher: Teacher | None = None) -> Step:
+def make_step(
+    recipe: Recipe,
+    steps_per_epoch: int,
+    device: torch.device,
+    teacher: Teacher | None = None,
+    forward: Forward | None = None,
+) -> Step:
     """Return `(state, images uint8 (N, 3, H, W), labels (N,), index (N,), seed) -> None`, which updates the state in place.
 
     The learning rate is a function of the step (and of the plateau schedule's state), augmentation of (seed, epoch, index),
-    mixing and dropout of (seed, step).
+    mixing and dropout of (seed, step). `forward` stands for the state's model where it is compiled.
     """
     augment = make_augment(recipe.augment)
     mix = make_mix(recipe.mix, recipe.network.classes) if recipe.mix else None
@@ -42,11 +48,11 @@ def make_step(recipe: Recipe, steps_per_epoch: int, device: torch.device, teache
     optim = recipe.optim
 
     def gradients(state: TrainState, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        state.optimizer.zero_grad()  # before the pass: CUDA graphs write the new ones where the old ones lie
         with precision():
-            logits = state.model(inputs)
+            logits = (forward or state.model)(inputs)
             loss = loss_of(logits, targets, inputs)
-        state.optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        torch.autograd.backward(loss if state.scaler is None else state.scaler.scale(loss))
         return loss.detach(), logits.detach()
 
     def progress(state: TrainState) -> float:
@@ -65,16 +71,23 @@ def make_step(recipe: Recipe, steps_per_epoch: int, device: torch.device, teache
             inputs = shrink(inputs, progress(state))
         if mix is not None:
             inputs, targets = mix(inputs, labels, seed, state.step)
+        statistics = copy_buffers(state.model) if state.scaler is not None else []
         loss, logits = gradients(state, inputs, targets)
         if optim.sam_rho > 0:
+            logits = logits.clone()  # CUDA graphs write the second pass's in the same place
             with climbed(state.model, optim.sam_rho, optim.sam_adaptive):
                 gradients(state, inputs, targets)
-        if optim.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(state.model.parameters(), optim.clip_norm, foreach=True)
-        state.optimizer.step()
+        skipped, failed = None, ~loss.isfinite()
+        if state.scaler is None:
+            clip(state.model, optim.clip_norm)
+            state.optimizer.step()
+        else:
+            skipped, hopeless = scaled_update(state.scaler, state.model, state.optimizer, optim.clip_norm)
+            put_back(list(state.model.buffers()), statistics, skipped)
+            failed = torch.where(skipped, hopeless, failed)
         if state.average is not None:
-            update_average(state.average, state.model, recipe.train.ema_decay, state.step)
-        _add(state, loss, logits, targets if targets.ndim == 1 else targets.argmax(1))
+            update_average(state.average, state.model, recipe.train.ema_decay, state.step, skipped)
+        _add(state, loss, logits, targets if targets.ndim == 1 else targets.argmax(1), failed)
         state.step += 1
 
     return step
@@ -95,18 +108,13 @@ def make_rate(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
     return rate
 
 
-def make_autocast(precision: str, device: torch.device) -> Callable[[], contextlib.AbstractContextManager[Any]]:
-    """Return the context for forward passes: bfloat16 where asked for or, for `auto`, where a CUDA card has it natively."""
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    if precision == "bfloat16" or (precision == "auto" and native):
-        return lambda: torch.autocast(device.type, torch.bfloat16)
-    return contextlib.nullcontext
+def _add(state: TrainState, loss: Tensor, logits: Tensor, labels: Tensor, failed: Tensor) -> None:
+    """Add a batch to the epoch's sums, on the device: nothing here waits for it. A mixture counts as its larger part.
 
-
-def _add(state: TrainState, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-    """Add a batch to the epoch's sums, on the device: nothing here waits for it. A mixture counts as its larger part."""
+    The first step that `failed` () bool is noted; one whose loss overflowed, without failing, is left out of the sums.
+    """
     correct = (logits.argmax(1) == labels).sum()
     count = torch.full_like(loss, len(labels), dtype=state.sums.dtype)
-    state.sums[:3] += torch.stack([loss * len(labels), correct, count]).to(state.sums.dtype)
-    bad = (state.sums[3] < 0) & ~loss.isfinite()
-    state.sums[3] = torch.where(bad, float(state.step), state.sums[3])
+    batch = torch.stack([loss * len(labels), correct, count]).to(state.sums.dtype)
+    state.sums[:3] += torch.where(loss.isfinite() | failed, batch, 0.0)
+    state.sums[3] = torch.where((state.sums[3] < 0) & failed, float(state.step), state.sums[3])
