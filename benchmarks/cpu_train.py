@@ -1,12 +1,12 @@
 """CPU training images/s of resfit beside the plain loop that the reports use, in alternation; prints a JSON object a figure.
 
 Usage: python benchmarks/cpu_train.py FOLDER [--networks r1-4 ...] [--steps 2] [--repeats 5] [--threads 2] [--out results]
-Same network, batch and precision (float32), each by its own recipe. Each side is a process of its own that lives through the whole
-measurement and trains `--steps` batches when asked (0: about five seconds' worth): so both are warm, one waits while the other
-works, and the peer's allocator is the system's. resfit's is its own step (order, augmentation and update) on resident
-images; the peer is benchmarks/plain_loop.py, with 0 or 2 loader workers, whichever a first round finds the faster. For r1-4 a third
-process runs its convolutions alone, forward and backward, channels last, on resfit's allocator. On two quiet cores: about 8
-minutes for all four, of which r1-4 takes 3. FOLDER is cifar10-jpeg extracted.
+Same network, batch and precision (float32), each by its own recipe. Each side is a process of its own that lives through all of
+it and trains `--steps` batches when asked (0: about five seconds' worth): so both are warm, one waits while the
+other works, and the peer's allocator is the system's. resfit's is its own step (order, augmentation and update) on resident
+images; the peer is benchmarks/plain_loop.py, with 0 or 2 loader workers, whichever a first round finds the faster. For r1-4 a
+third process runs its convolutions alone, forward and backward, channels last, on resfit's allocator. On two quiet cores: about
+8 minutes for all four (estimated). FOLDER is cifar10-jpeg extracted.
 """
 
 import argparse
@@ -76,7 +76,8 @@ class Side:
 
     def rate(self, steps: int) -> float:
         """Return images a second over `steps` batches."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.write(f"{steps}\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()

@@ -1,9 +1,9 @@
-"""How the cost of training grows on the CPU: images/s against one quantity at a time, all others at a base; prints one JSON object.
+"""How the cost of training grows on the CPU: images/s against one quantity at a time, the others at a base; prints JSON.
 
 Usage: python benchmarks/growth.py [--repeats 5] [--seconds 0.5] [--only batch_size ...] [--out results]
 The base is ResNet-8 (widths 16,32,64, one block a stage), batch 128, 32 pixels, 10,000 images, all threads: resfit's own step
-with crop and flip on synthetic pixels, without checkpoints and evaluation. A rate is that of as many steps as take `--seconds`; the
-repeats of all points of a quantity alternate. The number of images is that of a memory-mapped file of random pixels (3 GB at
+with crop and flip on synthetic pixels, without checkpoints and evaluation. A rate is that of as many steps as take `--seconds`;
+the repeats of all points of a quantity alternate. The number of images is that of a mapped file of random pixels (3 GB at
 a million, in $TMPDIR): each step gathers a random batch from it. On two quiet cores: 5 minutes.
 """
 
@@ -97,7 +97,7 @@ def grow(name: str, options: argparse.Namespace, threads: int, scratch: Path) ->
     found = []
     for at in points:
         spec = recipe_at(name, at).network
-        point = {"at": at, "images_per_second": round(statistics.median(rates[at]), 1)}
+        point: dict[str, Any] = {"at": at, "images_per_second": round(statistics.median(rates[at]), 1)}
         point |= {"spread": [round(min(rates[at]), 1), round(max(rates[at]), 1)], "rates": rates[at]}
         found.append(point | {"params": cost(spec).params, "macs": cost(spec).macs})
     return {"quantity": WORDS[name], "points": found}
@@ -140,7 +140,7 @@ def pixels(file: Path, count: int, side: int) -> np.ndarray:
         for start in range(0, count, 10_000):
             made[start : start + 10_000] = generator.integers(0, 256, made[start : start + 10_000].shape, np.uint8)
         made.flush()
-    return np.load(file, mmap_mode="r+")  # torch wants it writable
+    return np.lib.format.open_memmap(file, "r+")  # torch wants it writable
 
 
 def timed(steps: Steps, batch_size: int, seconds: float) -> float:

@@ -35,9 +35,7 @@ class Block(nn.Module):
         self.excite = nn.Linear(width // reduction, width, bias=False) if reduction else None
         self.shortcut = nn.Sequential()
         if stride != 1 or width_in != width:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, width, H / stride, W / stride)."""
@@ -79,7 +77,8 @@ class Images(Dataset[tuple[Tensor, int]]):
         self.pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
         self.labels = labels.tolist()
         self.transforms = [TRANSFORMS[name](params) for name, params in recipe.augment.items()]
-        assert recipe.data.mean is not None and recipe.data.std is not None
+        assert recipe.data.mean is not None
+        assert recipe.data.std is not None
         self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in (recipe.data.mean, recipe.data.std))
 
     def __len__(self) -> int:
