@@ -13,8 +13,8 @@ from typing import Any
 
 def show(
     figure: str, values: Sequence[float], goal: float | None, data: str = "none", digits: int = 0, **more: Any
-) -> None:
-    """Print the median of `values` as a result; `more` adds keys, `peer_values` with `peer` also a ratio of medians."""
+) -> dict[str, Any]:
+    """Print the median of `values` as a result, and return it; `more` adds keys, `peer_values` a ratio of medians."""
     peer_values = more.pop("peer_values", None)
     value: dict[str, Any] = {
         "figure": figure,
@@ -33,7 +33,8 @@ def show(
     value |= {
         "command": " ".join(["python", *(os.path.relpath(word) if Path(word).exists() else word for word in sys.argv)])
     }
-    print(json.dumps(value | more, indent=2))
+    print(json.dumps(value | more, indent=2), flush=True)
+    return value | more
 
 
 def device() -> str:

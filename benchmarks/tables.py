@@ -1,11 +1,15 @@
-"""Write the tables of README and docs/defects.md, and docs/claims.md; `--check` only says whether one is stale (exit 1)."""
+"""Write the tables of README, docs/defects.md and docs/performance.md, and docs/claims.md; `--check` only says whether one is
+stale (exit 1).
+"""
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from defect_tables import defect_tables
+from performance_tables import growth_of, growth_svg, performance_tables
 from resfit.published import claim_rows, load_reports, read_results
 from resfit.published.table import summary_markdown, to_markdown
 
@@ -34,15 +38,19 @@ def pages() -> dict[Path, str]:
     readme = ROOT / "README.md"
     text = between(readme.read_text(), "results", table(ROOT / "results"))
     text = between(text, "claims", summary_markdown(rows, reports, results))
-    return {readme: text, ROOT / "docs" / "claims.md": f"{CLAIMS_HEAD}\n{to_markdown(rows, reports)}"} | defects_page()
+    made = {readme: text, ROOT / "docs" / "claims.md": f"{CLAIMS_HEAD}\n{to_markdown(rows, reports)}"}
+    made |= filled("defects.md", defect_tables(ROOT / "results" / "defects"))
+    made |= filled("performance.md", performance_tables(ROOT / "results"))
+    growth = growth_of(ROOT / "results")
+    return made if growth is None else made | {ROOT / "docs" / "growth.svg": growth_svg(growth)}
 
 
-def defects_page() -> dict[Path, str]:
-    """Return docs/defects.md with its tables from results/defects."""
-    page = ROOT / "docs" / "defects.md"
+def filled(name: str, tables: Mapping[str, str]) -> dict[Path, str]:
+    """Return a page of docs/ with its tables in their marks."""
+    page = ROOT / "docs" / name
     text = page.read_text()
-    for name, content in defect_tables(ROOT / "results" / "defects").items():
-        text = between(text, name, content)
+    for mark, content in tables.items():
+        text = between(text, mark, content)
     return {page: text}
 
 
@@ -72,7 +80,8 @@ def cells(value: dict[str, Any]) -> list[str]:
     beside = f"{value['peer']}: {number(value['peer_value'])}, ratio {value['ratio']}" if value.get("peer") else "–"
     spread = " to ".join(number(bound) for bound in value["spread"])
     where = f"{value['data']}; {value['device']}; {value.get('run_commit', value['commit'])}"
-    return [measured, f"{value['goal_is']} {number(value['goal'])}", beside, f"{value['n']} ({spread})", where]
+    goal = f"{value['goal_is']} {number(value['goal'])}" if value["goal"] is not None else "–"
+    return [measured, goal, beside, f"{value['n']} ({spread})", where]
 
 
 def number(value: float) -> str:

@@ -15,9 +15,10 @@ from resfit.errors import ResourceError
 if TYPE_CHECKING:
     import torch
 
-KEEP_BYTES = (
-    1 << 30
-)  # blocks below this stay in the heap: activations are then not mapped and zeroed anew at every step
+# blocks below this stay in the heap: activations are then not mapped and zeroed anew at every step
+KEEP_BYTES = 1 << 30
+CGROUPS = Path("/sys/fs/cgroup")
+NO_LIMIT = 1e6  # cores
 
 
 def choose_device(name: str) -> "torch.device":
@@ -35,7 +36,10 @@ def choose_device(name: str) -> "torch.device":
 
 
 def tune(threads: int) -> None:
-    """Set torch's thread count and, on glibc, the allocator's thresholds; denormals count as zero; cuDNN times its kernels."""
+    """Set torch's thread count and, on glibc, the allocator's thresholds; denormals count as zero; cuDNN times kernels.
+
+    Under a preloaded tcmalloc or jemalloc nothing else allocates, and glibc's thresholds have no effect.
+    """
     import torch
 
     torch.set_num_threads(threads)
@@ -44,16 +48,52 @@ def tune(threads: int) -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # musl has no mallopt
             libc = ctypes.CDLL(None)
-            libc.mallopt(-3, KEEP_BYTES)  # M_MMAP_THRESHOLD
+            if not libc.mallopt(-3, KEEP_BYTES):  # M_MMAP_THRESHOLD; before glibc 2.35 it may not exceed 32 MiB
+                libc.mallopt(-4, 0)  # M_MMAP_MAX: no block is mapped
             libc.mallopt(-1, KEEP_BYTES)  # M_TRIM_THRESHOLD
 
 
 def default_threads() -> int:
-    """Return the number of threads to compute with: $OMP_NUM_THREADS, else the cores this process may use."""
+    """Return the number of threads to compute with: $OMP_NUM_THREADS, else the cores this process may use.
+
+    These are the cores of its affinity, or fewer where its container's quota allows less of their time.
+    """
     given = os.environ.get("OMP_NUM_THREADS", "")
     if given.isdigit() and int(given) > 0:
         return int(given)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, int(cpu_quota())))
+
+
+def cpu_quota(root: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> float:
+    """Return how many cores' time this process's control groups allow, a large number where they set no limit.
+
+    A group is held to the least of its own quota and its parents'; version 2 says `cpu.max`, version 1 two files.
+    """
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return NO_LIMIT
+    found = [NO_LIMIT]
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mount = root / "cpu" if controllers else root
+        group = mount / path.lstrip("/")
+        found += [_quota(folder) for folder in (group, *group.parents) if folder.is_relative_to(mount)]
+    return min(found)
+
+
+def _quota(group: Path) -> float:
+    try:
+        if (group / "cpu.max").exists():
+            allowed, period = (group / "cpu.max").read_text().split()
+        else:
+            allowed, period = ((group / f"cpu.cfs_{word}_us").read_text() for word in ("quota", "period"))
+        return NO_LIMIT if allowed == "max" or int(allowed) <= 0 else int(allowed) / int(period)
+    except (OSError, ValueError):
+        return NO_LIMIT
 
 
 def has_bfloat16() -> bool:
