@@ -3,9 +3,9 @@
 Usage: python benchmarks/predict_rate.py FOLDER [--network r4-lighter] [--peer eager|onnx|onnx-64] [--images 10000]
 [--peer-images 500] [--repeats 5]. The network has random weights, in a bundle. The peers are plain loops over a fixed subset
 of the files, with as many threads, in alternation with resfit: `eager` opens a file with Pillow, makes it float and calls
-the torch network, one image at a time; `onnx` does so with an ONNX Runtime session, which folds the BatchNorms itself; `onnx-64` hands it
-64 images at a time. These need the packages onnx, onnxscript and onnxruntime. `first_answer_seconds` is what one image takes in
-a new process once torch and resfit.predict have been imported: bundle, decoding, answer.
+the torch network, one image at a time; `onnx` does so with an ONNX Runtime session, which folds the BatchNorms itself;
+`onnx-64` hands it 64 images at a time. These need the packages onnx, onnxscript and onnxruntime. `first_answer_seconds` is
+what one image takes in a new process once torch and resfit.predict have been imported: bundle, decoding, answer.
 """
 
 import argparse

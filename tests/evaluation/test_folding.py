@@ -15,6 +15,7 @@ SPECS = {  # the BatchNorms that no convolution stands right before
     "resnet:widths=96,104:blocks_per_stage=1,1:image_size=12:se_reduction=8": 0,
     "resnet:widths=16,32:blocks_per_stage=1,1:image_size=8:conv_bias=true:shortcut_norm=false:kernel=5": 0,
     "wrn:widths=96,100:blocks_per_stage=1,2:image_size=10": 3,
+    "whitened:widths=96,100:blocks_per_stage=1,2:image_size=20": 2,  # those behind a max-pool
     "separable:widths=16,32:blocks_per_stage=1,1:image_size=8": 0,
 }
 

@@ -32,8 +32,8 @@ def fold(model: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Keep convolutions whole, ours of another forward pass too."""
-        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+        """Keep convolutions and BatchNorms whole, the families' own kinds of them too."""
+        return isinstance(m, nn.Conv2d | nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _trace(model: nn.Module) -> fx.GraphModule:
