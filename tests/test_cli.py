@@ -61,6 +61,9 @@ MISTAKES = {
     "curves nowhere": (2, "-o/--out"),
     "curves nowhere -o a.svg --metric nll": (2, "--metric: invalid choice: 'nll'"),
     "cost r5 --layer": (2, "--layer: no such option. Did you mean '--layers'"),
+    "bench r55 --seconds 1": (2, "r55: no recipe or network of that name. Did you mean 'r5"),
+    "bench --seconds 0": (2, "--seconds: must be more than 0"),
+    "bench resnet-8 --device cuda:7": (6, "--device cuda:7: is not usable here"),
     "predict nowhere photo.png": (2, "nowhere: is no finished run or bundle"),
 }
 

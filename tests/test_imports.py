@@ -30,6 +30,7 @@ ALLOWED["published"] = {*ALLOWED, "published"}
 ALLOWED["estimator"] = {"errors", "recipe", "recipefile", "data", "evaluation", "training"}
 ALLOWED["demo"] = {"data", "evaluation", "training"}
 ALLOWED["doctor"] = {"", "machine", "data", "evaluation"}
+ALLOWED["bench"] = {"data", "evaluation", "machine", "models", "recipe", "recipefile", "training"}
 ALLOWED["drawing"] = {"errors"}
 ALLOWED["charts"] = {"drawing"}
 ALLOWED["curves"] = {"errors", "durable", "runs", "charts", "drawing"}

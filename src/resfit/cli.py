@@ -179,6 +179,13 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     p = verb("demo", verbs.do_demo, "Run the whole path on handwritten digits, in about a minute, without a network.")
     p.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: runs/digits-<n>)")
 
+    p = verb("bench", verbs.do_bench, "Measure this machine, how much of it the networks use, and say what binds.")
+    p.add_argument(
+        "networks", nargs="*", metavar="NETWORK", help="networks or recipes (default r4-lighter r1-4 resnet-20)"
+    )
+    p.add_argument("--seconds", type=float, default=20, metavar="S", help="about how long to measure (default 20)")
+    _device(p)
+
     verb("doctor", verbs.do_doctor, "Print versions, devices, extras, writable folders and the data found.")
     return parser, known
 

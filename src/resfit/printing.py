@@ -137,3 +137,25 @@ def curves_text(runs: Sequence[dict[str, Any]], out: str) -> str:
     """Return a line for each run that was drawn, and where the drawing is."""
     lines = [f"{run['name']}: {run['epochs']:,} epoch{'s' * (run['epochs'] != 1)}" for run in runs]
     return "\n".join([*lines, f"written to {out}"])
+
+
+def bench_text(value: dict[str, Any]) -> str:
+    """Return the machine's rates, a line for each network's training and prediction, and what binds each."""
+    matrix = ", ".join(f"{rate:,.0f} in {kind}" for kind, rate in value["matrix_gflops"].items() if rate)
+    lines = [
+        value["device"],
+        f"matrix rate  {matrix} GFLOP/s; memory rate {value['memory_gb_per_second']:,.0f} GB/s",
+        "",
+        f"{'network':<18} {'':<10} {'batch':>5} {'images/s':>9} {'GFLOP/s':>9}  of matrix  of memory  binds",
+    ]
+    tips = []
+    for network in value["networks"]:
+        for kind in ("training", "prediction"):
+            row, batch = network[kind], network["batch_size"] if kind == "training" else ""
+            shares = f"{row['share_of_matrix_rate']:>9.0%}  {row['share_of_memory_rate']:>9.0%}"
+            rates = f"{row['images_per_second']:>9,.0f} {row['gflops']:>9,.0f}"
+            lines.append(f"{network['name']:<18} {kind:<10} {batch:>5} {rates}  {shares}  {row['binds']}")
+        tips.append(f"{network['name']}: {network['training']['binds']} binds training: {network['training']['try']}")
+    note = "of matrix: 6 operations a mac in training, 2 in prediction, which Winograd's convolutions need fewer of; "
+    note += "of memory: an estimate from above, as if no cache held anything"
+    return "\n".join([*lines, "", *tips, f"rule: {value['rule']}", note])

@@ -248,6 +248,17 @@ def do_demo(a: Arguments) -> int:
     return 0
 
 
+def do_bench(a: Arguments) -> int:
+    """Measure the machine and the networks on it."""
+    if a.seconds <= 0:
+        raise UsageError("bench: --seconds: must be more than 0. See `resfit bench --help`.")
+    from resfit.bench import run_bench
+
+    value = run_bench(a.networks, a.device, a.seconds)
+    _print(a, value, printing.bench_text(value))
+    return 0
+
+
 def do_doctor(a: Arguments) -> int:
     """Print versions, devices, extras, folders and data."""
     from resfit.doctor import examine, to_text

@@ -86,6 +86,11 @@ def read(listing: Listing, index: Sequence[int], rule: PixelRule, allocate: Allo
     )
 
 
+def to_rule(data: bytes | np.ndarray, rule: PixelRule, listing: Listing, i: int) -> np.ndarray:
+    """Return image `i` of a listing, encoded or as raw pixels, as uint8 (3, size, size); raises DataError naming it."""
+    return fit(data, rule) if isinstance(data, np.ndarray) else decode(data, rule, listing.name(i))
+
+
 def read_keys(listing: Listing) -> np.ndarray:
     """Return the keys, uint64 (N,), of all images of a listing: their bytes are hashed, none is decoded."""
     keys = np.empty(listing.count, np.uint64)
@@ -116,10 +121,7 @@ def _work_through(
             row = rows[i]
             keys[row] = key_of(data if isinstance(data, bytes) else data.data)
             if images is not None and rule is not None:
-                if isinstance(data, np.ndarray):
-                    images[row] = fit(data, rule)
-                else:
-                    images[row] = decode(data, rule, listing.name(i))
+                images[row] = to_rule(data, rule, listing, i)
 
     blobs = listing.blobs(index)
     threads = min(16, default_threads())

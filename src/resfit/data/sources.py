@@ -59,7 +59,17 @@ def load_split(source: str | Path, split: Split, rule: PixelRule, val_fraction: 
 
 
 def load_unlabelled(paths: Sequence[str | Path], rule: PixelRule) -> ImageSet:
-    """Return the images of files, folders, .npz files and competition pickles, in the order given, without labels.
+    """Return the images that `list_unlabelled` lists, decoded by `rule`, without labels."""
+    listings = list_unlabelled(paths)
+    found = [
+        read(listing, range(listing.count), rule, _in_memory, str(path))
+        for listing, path in zip(listings, paths, strict=True)
+    ]
+    return join(found, ", ".join(map(str, paths)))
+
+
+def list_unlabelled(paths: Sequence[str | Path]) -> list[Listing]:
+    """Return a listing for each file, folder, .npz file or competition pickle, in the order given.
 
     ids: a file's path as given, or the folder as given joined with the path below it; row numbers for arrays. Raises
     DataError where two images of arrays would bear one id.
@@ -74,8 +84,8 @@ def load_unlabelled(paths: Sequence[str | Path], rule: PixelRule) -> ImageSet:
                 if name in seen:
                     raise DataError(f"{path}: its id {name} is taken by an image of {seen[name]}. Predict them apart.")
                 seen[name] = path
-        found.append(read(listing, range(listing.count), rule, _in_memory, path))
-    return join(found, ", ".join(map(str, paths)))
+        found.append(listing)
+    return found
 
 
 def split_manifest(source: str | Path, val_fraction: float = 0.1) -> list[tuple[str, str, str]]:

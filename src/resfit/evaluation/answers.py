@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from resfit.budget import Budget, Verdict, check_budget
-from resfit.data.sources import load_unlabelled
+from resfit.data.sources import list_unlabelled
 from resfit.errors import DataError, UsageError
 from resfit.evaluation.bundle import Bundle, load_bundle
-from resfit.evaluation.metrics import drift
+from resfit.evaluation.metrics import drift, softmax
+from resfit.evaluation.stream import stream_logits
 from resfit.models.cost import Cost
 from resfit.models.families import cost
 
@@ -52,11 +53,9 @@ def predict(runs: Sequence[str | Path], paths: Sequence[str | Path], device: str
     for run, bundle in zip(runs, bundles, strict=True):
         if bundle.class_names != names:
             raise UsageError(f"{run}: knows other classes than {runs[0]}. Average runs of the same classes.")
-    images = {rule: load_unlabelled(paths, rule) for rule in {bundle.rule for bundle in bundles}}
-    some = images[bundles[0].rule]
-    ids = some.ids or tuple(str(i) for i in range(len(some)))
-    probs = [bundle.probs(images[bundle.rule]) for bundle in bundles]
-    mean = np.mean(probs, axis=0)
+    listings = list_unlabelled(paths)
+    ids = tuple(name for listing in listings for name in listing.ids or ())
+    mean = np.mean([softmax(logits) for logits in stream_logits(listings, bundles)], axis=0)
     val = _val_probs([Path(run) for run in runs])
     warnings = drift(mean, val) if val is not None else []
     return Answers(ids, mean, names, summed_verdict(bundles), val, tuple(warnings))
