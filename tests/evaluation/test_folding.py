@@ -1,4 +1,4 @@
-"""A folded network against the unfolded one, Winograd's convolution against torch's in float64, what must be left alone."""
+"""A folded network against the unfolded one, and what must be left alone."""
 
 import pytest
 import torch
@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resfit.evaluation.folding import fold
-from resfit.evaluation.winograd import WinogradConv, suits
 from resfit.models.families import build
 from resfit.models.spec import parse_spec
 
@@ -50,28 +49,11 @@ def test_a_folded_network_answers_as_the_unfolded_one(text):
     folded = fold(model, (3, spec.image_size, spec.image_size))
     assert folded is not model
     assert calls_norms(folded) == SPECS[text] < norms(model)
-    wide = "96" in text
-    assert any(isinstance(module, WinogradConv) for module in folded.modules()) == wide
     images = torch.randn(33, 3, spec.image_size, spec.image_size)
     for batch in (images, images[:1]):
         torch.testing.assert_close(folded(batch), model(batch), atol=1e-4, rtol=1e-4)
     for name, value in model.state_dict().items():
         assert torch.equal(value, weights[name])
-
-
-@pytest.mark.parametrize("side", [(8, 8), (13, 10), (4, 17)])
-@torch.inference_mode()
-def test_winograd_is_the_convolution(side):
-    torch.manual_seed(0)
-    conv = nn.Conv2d(96, 130, 3, padding=1)
-    assert suits(conv)
-    x = torch.randn(9, 96, *side)
-    exact = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
-    found = WinogradConv(conv)(x.to(memory_format=torch.channels_last))
-    assert found.shape == exact.shape
-    assert (found - exact).abs().max() < 3e-5 * exact.abs().max()
-    narrow = [nn.Conv2d(64, 128, 3, padding=1), nn.Conv2d(96, 96, 3, 2, 1), nn.Conv2d(96, 96, 1)]
-    assert not any(suits(conv) for conv in [*narrow, nn.Conv2d(96, 96, 3, padding=1, groups=2)])
 
 
 class PoolBetween(nn.Module):

@@ -1,5 +1,5 @@
 """A network made quick for prediction on a CPU: each BatchNorm folded into the convolution before it (Jacob et al. 2017,
-arXiv 1712.05877, section 3.2), wide 3x3 convolutions by Winograd's algorithm.
+arXiv 1712.05877, section 3.2).
 
 Only what is certain is changed: a BatchNorm whose input is a convolution's output that nothing else reads. A network that
 torch.fx cannot trace, or that answers differently once folded, stays as it is.
@@ -8,8 +8,6 @@ torch.fx cannot trace, or that answers differently once folded, stays as it is.
 import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-from resfit.evaluation.winograd import WinogradConv, suits
 
 CLOSE = (
     2e-5  # the largest difference of a probability that is taken for rounding: a fifth of what predictions may differ
@@ -23,7 +21,7 @@ def fold(model: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
     `model` is on the CPU and in evaluation mode; it is not changed, and weights that need no folding are shared with it.
     """
     try:
-        folded = _convolutions_by_winograd(_norms_folded(_trace(model)))
+        folded = _norms_folded(_trace(model))
     except Exception:  # a family from outside may do in its forward pass what no tracer follows
         return model
     folded = folded.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -57,14 +55,6 @@ def _norms_folded(traced: fx.GraphModule) -> fx.GraphModule:
             norm.replace_all_uses_with(before)
             traced.graph.erase_node(norm)
     traced.recompile()
-    return traced
-
-
-def _convolutions_by_winograd(traced: fx.GraphModule) -> fx.GraphModule:
-    for _, name in _calls(traced):
-        conv = traced.get_submodule(name)
-        if isinstance(conv, nn.Conv2d) and suits(conv):
-            traced.set_submodule(name, WinogradConv(conv))
     return traced
 
 
