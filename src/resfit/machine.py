@@ -106,6 +106,43 @@ def has_bfloat16() -> bool:
     return bool(flags) and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags[0])
 
 
+def free_memory() -> int:
+    """Return the bytes that this process may still take: what the system calls available, less under a control group's limit.
+
+    Elsewhere than on Linux it is all the memory there is, or sys.maxsize where the system does not say.
+    """
+    try:
+        facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return min(int(facts["MemAvailable"].split()[0]) * 1024, *_group_memory())
+    except (OSError, KeyError):
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return sys.maxsize
+
+
+def _group_memory(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """Return what is left under the limit of each control group that this process is in, version 2 or 1."""
+    left = [sys.maxsize]
+    with contextlib.suppress(OSError):
+        for line in own.read_text().splitlines():
+            number, names, path = line.split(":", 2)
+            if number != "0" and "memory" not in names.split(","):
+                continue
+            top = root if number == "0" else root / "memory"
+            limit, used, cache = (
+                ("memory.max", "memory.current", "inactive_file")
+                if number == "0"
+                else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            )
+            group = top / path.lstrip("/")
+            for folder in (group, *(p for p in group.parents if p.is_relative_to(top))):
+                with contextlib.suppress(OSError, ValueError, KeyError):  # the top has no limit; "max" is no number
+                    bound, taken = (int((folder / name).read_text()) for name in (limit, used))
+                    stat = dict(row.split() for row in (folder / "memory.stat").read_text().splitlines())
+                    left.append(max(0, bound - taken + int(stat[cache])))  # files' pages are given back when needed
+    return left
+
+
 def describe(device: "torch.device") -> str:
     """Return the device in words, for a run's record."""
     import torch
