@@ -20,7 +20,7 @@ from resfit.errors import UsageError
 from resfit.machine import free_memory
 
 AHEAD = 4  # batches that are ready or being read while a step runs
-PIECE = 2**25  # bytes read at once where order does not matter: no second copy of a large set
+PIECE = 2**22  # bytes read at once where order does not matter: no second copy of a large set
 
 
 def memory_limit(device: torch.device) -> int:

@@ -132,15 +132,20 @@ def split_manifest(source: str | Path, val_fraction: float = 0.1) -> list[tuple[
 
 def open_source(source: str | Path) -> Source:
     """Return what the first reader that recognises `source` makes of it; raises DataError when none does."""
+    return recognise(source)[1]
+
+
+def recognise(source: str | Path) -> tuple[str, Source]:
+    """Return the name of the first reader that recognises `source`, and what it makes of it; see `open_source`."""
     text = str(source)
-    for module in SOURCES.values():
+    for name, module in SOURCES.items():
         reader = import_module(module)
         if reader.recognises(text):
-            return _checked(reader.open_source(text), module)
+            return name, _checked(reader.open_source(text), module)
     names = set(NAMES)
     for package, reader in _outside_readers():
         if reader.recognises(text):
-            return _checked(reader.open_source(text), package)
+            return package, _checked(reader.open_source(text), package)
     if competition.recognises(text):
         raise DataError(f"{text}: a pickle without labels is for predict only. Give {folder.LAYOUTS}.")
     state = "not a layout that is understood" if Path(text).exists() else "neither a path that exists nor a known name"
