@@ -64,6 +64,12 @@ MISTAKES = {
     "bench r55 --seconds 1": (2, "r55: no recipe or network of that name. Did you mean 'r5"),
     "bench --seconds 0": (2, "--seconds: must be more than 0"),
     "bench resnet-8 --device cuda:7": (6, "--device cuda:7: is not usable here"),
+    "data": (2, "info|check|prepare"),
+    "data inf digits": (2, "invalid choice: 'inf'"),
+    "data info": (2, "data info: the following arguments are required: PATH"),
+    "data info digits --image-siz 8": (2, "--image-siz: no such option. Did you mean '--image-size'"),
+    "data prepare digits --image-size 0": (2, "Use a size of 1 or more"),
+    "data check nowhere": (4, "nowhere: neither a path that exists nor a known name"),
     "predict nowhere photo.png": (2, "nowhere: is no finished run or bundle"),
 }
 

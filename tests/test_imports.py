@@ -22,7 +22,7 @@ ALLOWED = {
     "recipe": {"errors", "models", "budget", "plugins"},
     "recipefile": {"errors", "models", "recipe"},
     "runs": {"errors", "durable", "recipe", "recipefile"},
-    "data": {"errors", "durable", "machine", "plugins", "data"},
+    "data": {"errors", "durable", "machine", "plugins", "budget", "data"},
 }
 ALLOWED["evaluation"] = {*ALLOWED, "evaluation"}
 ALLOWED["training"] = {*ALLOWED, "training", ""}

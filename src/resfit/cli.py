@@ -78,9 +78,10 @@ def _run(words: list[str]) -> int:
         raise UsageError(f"{words[0]}: no such verb.{nearest(words[0], known)} See `resfit --help`.")
     arguments, rest = parser.parse_known_args(words)
     if rest:
-        options = [o for action in known[words[0]]._actions for o in action.option_strings]
+        verb = " ".join(words[:2]) if " ".join(words[:2]) in known else words[0]
+        options = [o for action in known[verb]._actions for o in action.option_strings]
         kind = "no such option" if rest[0].startswith("-") else "one argument too many"
-        raise UsageError(f"{words[0]}: {rest[0]}: {kind}.{nearest(rest[0], options)} See `resfit {words[0]} --help`.")
+        raise UsageError(f"{verb}: {rest[0]}: {kind}.{nearest(rest[0], options)} See `resfit {verb} --help`.")
     run: verbs.Verb = arguments.run
     return run(arguments)
 
@@ -186,8 +187,29 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     p.add_argument("--seconds", type=float, default=20, metavar="S", help="about how long to measure (default 20)")
     _device(p)
 
+    _data(verb("data", verbs.do_data_info, "Look at images, check them, or decode them into the cache."), known)
+
     verb("doctor", verbs.do_doctor, "Print versions, devices, extras, writable folders and the data found.")
     return parser, known
+
+
+def _data(parser: Parser, known: dict[str, Parser]) -> None:
+    """Add `data info`, `data check` and `data prepare`."""
+    group = parser.add_subparsers(metavar="info|check|prepare", required=True)
+    lines: dict[str, tuple[verbs.Verb, str]] = {
+        "info": (verbs.do_data_info, "Show what is recognised: splits, classes, sizes, fingerprints, the cache."),
+        "check": (verbs.do_data_check, "Read every image and show what is wrong; exit 4 where training would be."),
+        "prepare": (verbs.do_data_prepare, "Decode all splits into the cache."),
+    }
+    for name, (run, text) in lines.items():
+        p = group.add_parser(name, help=text, description=text, allow_abbrev=False)
+        p.set_defaults(run=run)
+        p.add_argument("source", metavar="PATH", help="a folder, archive or .npz, or cifar10, cifar100, digits")
+        p.add_argument("--json", action="store_true", help="print one JSON object to stdout")
+        p.add_argument("--debug", action="store_true", help="show a traceback where something fails")
+        if name != "check":
+            p.add_argument("--image-size", type=int, default=32, metavar="N", help="pixels of a side (default 32)")
+        known[f"data {name}"] = p
 
 
 def _device(parser: Parser) -> None:

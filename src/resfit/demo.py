@@ -44,7 +44,7 @@ def write_samples(folder: Path, count: int) -> list[Path]:
     assert images.labels is not None
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for number in range(count):
+    for number, pixels in enumerate(images.images[:count]):
         files.append(folder / f"{number}-is-a-{images.class_names[images.labels[number]]}.png")
-        Image.fromarray(images.images[number].transpose(1, 2, 0)).save(files[-1])
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(files[-1])
     return files

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # blocks below this stay in the heap: activations are then not mapped and zeroed anew at every step
 KEEP_BYTES = 1 << 30
-CGROUPS = Path("/sys/fs/cgroup")
+CGROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 NO_LIMIT = 1e6  # cores
 
 
@@ -65,24 +65,29 @@ def default_threads() -> int:
     return max(1, min(cores, int(cpu_quota())))
 
 
-def cpu_quota(root: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> float:
+def cpu_quota(root: Path = CGROUPS, own: Path = OWN_GROUPS) -> float:
     """Return how many cores' time this process's control groups allow, a large number where they set no limit.
 
     A group is held to the least of its own quota and its parents'; version 2 says `cpu.max`, version 1 two files.
     """
+    return min([NO_LIMIT, *map(_quota, _control_groups("cpu", root, own))])
+
+
+def _control_groups(controller: str, root: Path, own: Path) -> list[Path]:
+    """Return the folders of the control groups, and their parents, that this process is in and that limit `controller`."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
-        return NO_LIMIT
-    found = [NO_LIMIT]
+        return []
+    found: list[Path] = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        mount = root / "cpu" if controllers else root
+        mount = root / controller if controllers else root
         group = mount / path.lstrip("/")
-        found += [_quota(folder) for folder in (group, *group.parents) if folder.is_relative_to(mount)]
-    return min(found)
+        found += [folder for folder in (group, *group.parents) if folder.is_relative_to(mount)]
+    return found
 
 
 def _quota(group: Path) -> float:
@@ -104,6 +109,37 @@ def has_bfloat16() -> bool:
         return False
     flags = [line.split(":", 1)[1].split() for line in text.splitlines() if line.startswith(("flags", "Features"))]
     return bool(flags) and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags[0])
+
+
+def free_memory() -> int:
+    """Return the bytes that this process may still take: what the system calls available, less under a control group's limit.
+
+    Elsewhere than on Linux it is all the memory there is, or sys.maxsize where the system does not say.
+    """
+    try:
+        facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return min(int(facts["MemAvailable"].split()[0]) * 1024, memory_quota())
+    except (OSError, KeyError):
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return sys.maxsize
+
+
+def memory_quota(root: Path = CGROUPS, own: Path = OWN_GROUPS) -> int:
+    """Return the bytes left to this process by its control groups, sys.maxsize where they set no limit."""
+    return min([sys.maxsize, *map(_memory_left, _control_groups("memory", root, own))])
+
+
+def _memory_left(group: Path) -> int:
+    names = ("memory.max", "memory.current", "inactive_file")
+    if not (group / names[0]).exists():
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    try:
+        limit, taken = (int((group / name).read_text()) for name in names[:2])  # "max" is no number
+        facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return max(0, limit - taken + int(facts[names[2]]))  # pages of files are given back when they are needed
+    except (OSError, ValueError, KeyError):
+        return sys.maxsize
 
 
 def describe(device: "torch.device") -> str:

@@ -159,3 +159,44 @@ def bench_text(value: dict[str, Any]) -> str:
     note = "of matrix: 6 operations a mac in training, 2 in prediction, which Winograd's convolutions need fewer of; "
     note += "of memory: an estimate from above, as if no cache held anything"
     return "\n".join([*lines, "", *tips, f"rule: {value['rule']}", note])
+
+
+def info_text(value: dict[str, Any]) -> str:
+    """Return what `data info` found: splits, sizes, and where the decoded images are."""
+    lines = [f"{value['source']}: read by {value['reader']}; brings {', '.join(value['brings'])}"]
+    for name, split in value["splits"].items():
+        counts = split["classes"].values()
+        some = f"{min(counts):,} to {max(counts):,}" if min(counts) < max(counts) else f"{min(counts):,}"
+        held = "" if name in value["brings"] else ", held out by content" if name != "train" else ", the rest"
+        shown = f"{split['images']:>9,} images  {len(counts):,} classes of {some}"
+        lines.append(f"{name:<6} {shown}  fingerprint {split['fingerprint']}{held}")
+    sizes = ", ".join(f"{row['height']}x{row['width']} ({row['images']:,})" for row in value["image_sizes"])
+    cache = value["cache"]
+    state = "warm" if cache["warm"] else "cold: `resfit data prepare` fills it" if cache["used"] else "not needed"
+    lines.append(f"sizes  {sizes or 'none could be read'}, of {value['looked_at']:,} images looked at")
+    lines.append(f"cache  {cache['folder']}: {state}; {cache['bytes'] / 2**20:,.1f} MiB on disk")
+    shown = f"{value['image_size']}x{value['image_size']}"
+    return "\n".join([*lines, f"memory {value['memory_bytes'] / 2**20:,.1f} MiB decoded to {shown}"])
+
+
+def check_text(value: dict[str, Any]) -> str:
+    """Return a line for each problem that `data check` found, with its examples."""
+    lines = [
+        f"{'wrong' if problem['fatal'] else 'look'}: {problem['kind']}: {problem['count']:,}: {'; '.join(problem['examples'])}"
+        + ("; ..." if problem["count"] > len(problem["examples"]) else "")
+        for problem in value["problems"]
+    ]
+    verdict = "can be trained on" if value["ok"] else "must be repaired first"
+    return "\n".join(
+        [*lines, f"{value['source']}: {value['images']:,} images of {value['classes']:,} classes, {verdict}"]
+    )
+
+
+def prepare_text(value: dict[str, Any]) -> str:
+    """Return how many images `data prepare` decoded, how fast, and where they are."""
+    if value["folder"] is None:
+        return f"{value['source']}: read as fast again, so it is not cached"
+    rate = "all there already"
+    if value["decoded"]:
+        rate = f"{value['decoded']:,} decoded, {value['images_per_second']:,.0f} images/s"
+    return f"{value['source']}: {value['images']:,} images at {value['image_size']} pixels: {rate}; {value['folder']}"

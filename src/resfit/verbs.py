@@ -210,6 +210,33 @@ def do_curves(a: Arguments) -> int:
     return 0
 
 
+def do_data_info(a: Arguments) -> int:
+    """Print what is recognised of a data set."""
+    from resfit.data.inspection import info
+
+    value = info(a.source, a.image_size)
+    _print(a, value, printing.info_text(value))
+    return 0
+
+
+def do_data_check(a: Arguments) -> int:
+    """Read every image of a data set and print what is wrong; 4 where training or its score would be."""
+    from resfit.data.inspection import check
+
+    value = check(a.source)
+    _print(a, value, printing.check_text(value))
+    return 0 if value["ok"] else 4
+
+
+def do_data_prepare(a: Arguments) -> int:
+    """Decode a data set into the cache."""
+    from resfit.data.inspection import prepare
+
+    value = prepare(a.source, a.image_size)
+    _print(a, value, printing.prepare_text(value))
+    return 0
+
+
 def do_claims(a: Arguments) -> int:
     """Print the reports' claims with their verdicts."""
     return _print_claims(a, a.report)

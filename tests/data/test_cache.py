@@ -31,7 +31,7 @@ def entries(tmp_path):
 def same(a: ImageSet, b: ImageSet) -> bool:
     return (
         a.fingerprint == b.fingerprint
-        and (a.images == b.images).all()
+        and (a.images[:] == b.images[:]).all()
         and (a.keys == b.keys).all()
         and (a.labels == b.labels).all()
         and a.ids == b.ids

@@ -60,7 +60,7 @@ def test_python_and_binary_are_the_same_set(make, tmp_path):
         for split in ("trainval", "test"):
             a, b = load_split(python, split, RULE), load_split(binary, split, RULE)
             assert a.fingerprint == b.fingerprint
-            assert (a.images == b.images).all()
+            assert (a.images[:] == b.images[:]).all()
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])

@@ -151,7 +151,7 @@ def test_unlabelled_paths_in_the_order_given(make, tmp_path, monkeypatch):
     found = load_unlabelled(["odd.name", "in", "n.npz"], RULE)
     assert found.ids == ("odd.name", "in/a/000.png", "in/b/000.png", "in/b/001.png", "in/top.PNG", "0", "1")
     assert found.images.shape == (7, 3, 8, 8)
-    assert (found.images[0] == make.noise(51).transpose(2, 0, 1)).all()
+    assert (found.images[:][0] == make.noise(51).transpose(2, 0, 1)).all()
     assert found.fingerprint == load_unlabelled(["n.npz", "in", "odd.name"], RULE).fingerprint
 
 

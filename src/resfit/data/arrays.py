@@ -1,11 +1,17 @@
-"""Arrays in one .npz: `images` + `labels`, MedMNIST's `train_images`..., Keras's `x_train`..."""
+"""Arrays in one .npz: `images` + `labels`, MedMNIST's `train_images`..., Keras's `x_train`...
 
+Images are read a few megabytes at a time, compressed or not, so that the file may be larger than memory.
+"""
+
+import math
+import os
 import zipfile
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -13,6 +19,7 @@ from resfit.data.listing import Listing, Source
 from resfit.errors import DataError
 
 LAYOUTS = "images + labels, train_images + train_labels (val_, test_), or x_train + y_train (x_test + y_test)"
+_PIECE = 2**22  # bytes of an array that are in memory at once
 _NAMES = {
     "all": (("images", "labels"),),
     "train": (("train_images", "train_labels"), ("x_train", "y_train")),
@@ -38,7 +45,9 @@ def open_source(source: str) -> Source:
             raise DataError(f"{source}: has {images!r} and no {labels!r}. {use}")
     if not found or not found.keys() & {"all", "train"}:
         raise DataError(f"{source}: has {', '.join(sorted(arrays.names)) or 'nothing'}. Give {LAYOUTS}.")
-    return Source(source, tuple(found), lambda split: _list_split(source, split, found))
+    facts = os.stat(source)
+    signature = repr((str(Path(source).resolve()), facts.st_size, facts.st_mtime_ns))
+    return Source(source, tuple(found), lambda split: _list_split(source, split, found), signature)
 
 
 def list_unlabelled(source: str) -> Listing:
@@ -48,8 +57,9 @@ def list_unlabelled(source: str) -> Listing:
             raise DataError(
                 f"{source}: has no 'images' but {', '.join(sorted(arrays.names))}. Name the array 'images'."
             )
-        pixels = to_pixels(arrays.read("images"), f"{source}: 'images'")
-    return list_pixels(pixels, None, (), tuple(map(str, range(len(pixels)))), f"{source}: image ")
+        count = len(to_pixels(arrays.outline("images"), f"{source}: 'images'"))
+    ids = tuple(map(str, range(count)))
+    return Listing(count, None, (), ids, lambda index: _read_rows(source, "images", index), f"{source}: image ")
 
 
 def list_pixels(
@@ -86,14 +96,23 @@ def _list_split(source: str, split: str, found: dict[str, tuple[str, str]]) -> L
         class_names = _class_names(arrays, main, source)
         image_name, label_name = found[split]
         labels = _labels(arrays.read(label_name), f"{source}: {label_name!r}")
-        pixels = to_pixels(arrays.read(image_name), f"{source}: {image_name!r}")
-    if len(labels) != len(pixels):
-        raise DataError(f"{source}: {len(pixels)} images in {image_name!r} and {len(labels)} labels. Give one each.")
+        count = len(to_pixels(arrays.outline(image_name), f"{source}: {image_name!r}"))
+    if len(labels) != count:
+        raise DataError(f"{source}: {count} images in {image_name!r} and {len(labels)} labels. Give one each.")
     if labels.max() >= len(class_names):
         raise DataError(
             f"{source}: {label_name!r} goes up to {labels.max()}, but there are {len(class_names)} classes. Correct it."
         )
-    return list_pixels(pixels, labels, class_names, None, source)
+    return Listing(count, labels, class_names, None, lambda index: _read_rows(source, image_name, index), source)
+
+
+def _read_rows(source: str, name: str, index: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (i, pixels) for the sorted `index`; reads to the end of the array, where the checksum is."""
+    with _Arrays(source) as arrays:
+        for start, rows in arrays.pieces(name):
+            pixels = to_pixels(rows, f"{source}: {name!r}")
+            for i in index[bisect_left(index, start) : bisect_left(index, start + len(rows))]:
+                yield i, np.ascontiguousarray(pixels[i - start])
 
 
 def _labels(array: np.ndarray, where: str) -> np.ndarray:
@@ -142,15 +161,55 @@ class _Arrays:
 
     def read(self, name: str) -> np.ndarray:
         """Return one array; raises DataError if it is damaged or holds objects."""
+        with self._damage(name):
+            array = self._file[name]
+        if not isinstance(array, np.ndarray):
+            raise DataError(f"{self.source}: {name!r} is not an array. Write the file with numpy.savez.")
+        return array
+
+    def outline(self, name: str) -> np.ndarray:
+        """Return an array of the same shape and type that takes no memory, from the header alone."""
+        with self._damage(name), self._file.zip.open(f"{name}.npy") as member:
+            shape, _, dtype = _read_header(member)
+            if member.tell() + math.prod(shape) * dtype.itemsize != self._file.zip.getinfo(f"{name}.npy").file_size:
+                raise ValueError("not as long as its header says")
+        return np.broadcast_to(np.zeros((), dtype), shape)
+
+    def pieces(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (first row, rows) from beginning to end; in Fortran's order, whole."""
+        with self._damage(name), self._file.zip.open(f"{name}.npy") as member:
+            shape, fortran, dtype = _read_header(member)
+            if fortran:
+                yield 0, self.read(name)
+                return
+            width = math.prod(shape[1:]) * dtype.itemsize
+            step = max(1, _PIECE // width)
+            for start in range(0, shape[0], step):
+                count = min(step, shape[0] - start)
+                data = member.read(count * width)
+                yield start, np.frombuffer(data, dtype).reshape(count, *shape[1:])
+            member.read(1)  # at the end the checksum is compared
+
+    @contextmanager
+    def _damage(self, name: str) -> Iterator[None]:
         damaged = (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error, RuntimeError)
         try:
-            array = self._file[name]
+            yield
         except damaged as error:
             if "allow_pickle" in str(error):
                 raise DataError(
                     f"{self.source}: {name!r} holds Python objects, not numbers. Store plain arrays."
                 ) from error
             raise DataError(f"{self.source}: {name!r} is damaged. Write the file again.") from error
-        if not isinstance(array, np.ndarray):
-            raise DataError(f"{self.source}: {name!r} is not an array. Write the file with numpy.savez.")
-        return array
+
+
+def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return (shape, whether in Fortran's order, dtype) of a .npy, whose data comes next; raises ValueError."""
+    version = np.lib.format.read_magic(member)
+    if version not in ((1, 0), (2, 0)):  # 3.0 is for field names outside latin-1
+        raise ValueError(f"format {version}")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(member)
+    if dtype.hasobject:
+        raise ValueError("allow_pickle is needed for it")
+    return shape, fortran and len(shape) > 1, dtype

@@ -7,6 +7,7 @@ processes may build the same entry at once. `$RESFIT_CACHE`, else `$XDG_CACHE_HO
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -22,8 +23,9 @@ from resfit.data.images import ImageSet
 from resfit.data.listing import Allocate
 from resfit.durable import write_json
 from resfit.errors import ResourceError
+from resfit.machine import free_memory
 
-FORMAT = 1  # raise it when decoded pixels, keys or the layout of an entry change
+FORMAT = 2  # raise it when decoded pixels, keys or the layout of an entry change
 _BUILDING = ".building-"
 _STALE = 24 * 3600  # seconds after which the remains of a killed build are removed
 
@@ -60,7 +62,23 @@ def cached(key: dict[str, Any], build: Callable[[Allocate], ImageSet]) -> ImageS
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-    return stored if stored is not None else build(lambda shape: np.empty(shape, np.uint8))
+    return stored if stored is not None else build(in_memory)
+
+
+def find_cached(key: dict[str, Any]) -> ImageSet | None:
+    """Return the ImageSet stored under `key`, or None if there is none that is whole."""
+    return _open_entry(cache_folder() / "images" / _name(key))
+
+
+def in_memory(shape: tuple[int, ...]) -> np.ndarray:
+    """Return an empty uint8 array outside the cache; raises ResourceError where memory is too small for it."""
+    size, free = math.prod(shape), free_memory()
+    if size > free:
+        raise ResourceError(
+            f"memory: {shape[0]:,} images take {size / 1e9:.2f} GB and {free / 1e9:.2f} GB are free. Set RESFIT_CACHE to a "
+            "folder with room, or take fewer images."
+        )
+    return np.empty(shape, np.uint8)
 
 
 def cached_json(key: dict[str, Any], build: Callable[[], Any]) -> Any:
@@ -101,18 +119,19 @@ def _fill(folder: Path, build: Callable[[Allocate], ImageSet]) -> None:
     np.save(folder / "keys.npy", built.keys)
     if built.labels is not None:
         np.save(folder / "labels.npy", built.labels)
+    if built.ids is not None:  # apart: parsed and checked at every opening
+        (folder / "ids.json").write_text(json.dumps(built.ids))
     meta = {
         "shape": list(built.images.shape),
         "class_names": list(built.class_names),
         "source": built.source,
-        "ids": None if built.ids is None else list(built.ids),
         "digests": {file.name: _digest(file.read_bytes()) for file in _small_files(folder)},
     }
     write_json(folder / "meta.json", {"digest": _digest(json.dumps(meta).encode()), "meta": meta})
 
 
 def _small_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.name in ("keys.npy", "labels.npy"))
+    return sorted(p for p in folder.iterdir() if p.name in ("keys.npy", "labels.npy", "ids.json"))
 
 
 def _open_entry(place: Path) -> ImageSet | None:
@@ -137,7 +156,7 @@ def _open_entry(place: Path) -> ImageSet | None:
             class_names=tuple(meta["class_names"]),
             keys=np.load(place / "keys.npy"),
             source=meta["source"],
-            ids=None if meta["ids"] is None else tuple(meta["ids"]),
+            ids=tuple(json.loads((place / "ids.json").read_bytes())) if "ids.json" in meta["digests"] else None,
         )
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None

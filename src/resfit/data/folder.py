@@ -1,9 +1,8 @@
 """Class folders, on disk or in an archive: train/ val/ test/ with a folder a class, or the class folders alone."""
 
-import hashlib
-import json
+import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from resfit.data.archive import is_archive, list_members, read_members
 from resfit.data.cache import cached_json
 from resfit.data.decode import EXTENSIONS
 from resfit.data.listing import Blob, Listing, Source
+from resfit.data.tree import list_tree
 from resfit.errors import DataError, nearest
 
 LAYOUTS = "train/CLASS/*.jpg, val/CLASS/*.jpg, test/CLASS/*.jpg, or CLASS/*.jpg alone"
@@ -29,66 +29,35 @@ def open_source(source: str) -> Source:
     """List the class folders of a folder or archive; raises DataError where they make no sense."""
     path = Path(source)
     if path.is_dir():
-        files, folders = walk(path)
-        layout = _lay_out([name for name, _ in files], folders, source)
-        facts = hashlib.blake2b(digest_size=16)
-        facts.update(json.dumps((str(path.resolve()), files, sorted(folders))).encode())
-        signature = facts.hexdigest()
+        tree = list_tree(path)
+        signature = tree.signature
+        layout: Callable[[], dict[str, Any]] = functools.cache(
+            lambda: _lay_out(tree.files(), [name for name in tree.folders if name], source)
+        )
+        splits = cached_json({"tree": signature}, lambda: list(layout()["splits"]))
     else:
         stat = path.stat()
         signature = repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns))
         # one pass over a compressed archive costs seconds, so that the listing is kept as well
-        layout = cached_json({"archive": signature}, lambda: _lay_out(*_visible(path), source))
+        kept = cached_json({"archive": signature}, lambda: _lay_out(*_visible(path), source))
+        layout, splits = (lambda: kept), list(kept["splits"])
 
     def list_split(split: str) -> Listing:
-        names: list[str] = layout["splits"][split]["names"]
+        names: list[str] = layout()["splits"][split]["names"]
         return Listing(
             count=len(names),
-            labels=np.asarray(layout["splits"][split]["labels"], np.int64),
-            class_names=tuple(layout["classes"]),
+            labels=np.asarray(layout()["splits"][split]["labels"], np.int64),
+            class_names=tuple(layout()["classes"]),
             ids=tuple(names),
             blobs=lambda index: _blobs(path, names, index),
             place=f"{source}/" if path.is_dir() else f"{source}:",
         )
 
-    return Source(source, tuple(layout["splits"]), list_split, signature)
-
-
-def walk(top: Path) -> tuple[list[tuple[str, tuple[int, int]]], list[str]]:
-    """Return the image files below `top`, sorted (relative path, (size, mtime_ns)), and its folders; follows links.
-
-    Hidden files and folders, `__MACOSX` and whatever has no image extension are passed over.
-    """
-    files: list[tuple[str, tuple[int, int]]] = []
-    folders: list[str] = []
-
-    def enter(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> None:
-        facts = os.stat(folder)
-        here = (facts.st_dev, facts.st_ino)
-        if here in above and facts.st_ino:  # a link to a folder above it
-            return
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = entry.name
-                if name[0] == "." or name == "__MACOSX":
-                    continue
-                if entry.is_dir():
-                    folders.append(prefix + name)
-                    enter(entry.path, f"{prefix}{name}/", above | {here})
-                elif name.lower().endswith(EXTENSIONS):
-                    stat = entry.stat()
-                    files.append((prefix + name, (stat.st_size, stat.st_mtime_ns)))
-
-    try:
-        enter(str(top), "", frozenset())
-    except OSError as error:
-        where = error.filename or top
-        raise DataError(f"{where}: cannot be read: {error.strerror}. Check the link or its permissions.") from error
-    return sorted(files), folders
+    return Source(source, tuple(splits), list_split, signature)
 
 
 def _visible(archive: Path) -> tuple[list[str], list[str]]:
-    """Return of an archive what `walk` returns of a folder."""
+    """Return an archive's images and folders, hidden ones left out as in a folder."""
     files, folders = (
         [name for name in names if not any(map(_is_hidden, name.split("/")))] for names in list_members(archive)
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from resfit.data.rows import Images, join_rows, take_rows
 from resfit.errors import UsageError
 
 
@@ -33,12 +34,13 @@ class PixelRule:
 class ImageSet:
     """Images with what is known of them.
 
-    images: uint8 (N, 3, H, W), possibly memory-mapped and read-only. labels: int64 (N,) class indices, or None.
+    images: uint8 (N, 3, H, W), possibly memory-mapped and read-only, or chosen rows of such arrays, read when indexed by a
+    slice or an integer array. labels: int64 (N,) class indices, or None.
     keys: uint64 (N,) hashes of each image's *source* bytes (file bytes, or raw pixels for arrays), so that they do not
     depend on the pixel rule. ids: one a image, as given or as path, or None. source: where it came from, for people.
     """
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray | None
     class_names: tuple[str, ...]
     keys: np.ndarray
@@ -69,9 +71,9 @@ class ImageSet:
         return digest.hexdigest()
 
     def take(self, index: np.ndarray) -> "ImageSet":
-        """Return the images at `index` (N,) int64, in that order (a copy)."""
+        """Return the images at `index` (N,) int64, in that order; the pixels are not read."""
         return ImageSet(
-            images=self.images[index],
+            images=take_rows(self.images, index),
             labels=None if self.labels is None else self.labels[index],
             class_names=self.class_names,
             keys=self.keys[index],
@@ -81,13 +83,13 @@ class ImageSet:
 
 
 def join(sets: Sequence[ImageSet], source: str) -> ImageSet:
-    """Return one ImageSet with the images of several, in order (a copy, unless it is one); labels if all have them."""
+    """Return one ImageSet with the images of several, in order; labels if all have them. The pixels are not read."""
     if len(sets) == 1:
         return sets[0]
     labels = [s.labels for s in sets if s.labels is not None]
     ids = [s.ids for s in sets if s.ids is not None]
     return ImageSet(
-        images=np.concatenate([s.images for s in sets]),
+        images=join_rows([s.images for s in sets]),
         labels=np.concatenate(labels) if len(labels) == len(sets) else None,
         class_names=sets[0].class_names,
         keys=np.concatenate([s.keys for s in sets]),

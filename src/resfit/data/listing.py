@@ -98,6 +98,13 @@ def read_keys(listing: Listing) -> np.ndarray:
     return keys
 
 
+def read_each(listing: Listing, rule: PixelRule) -> tuple[np.ndarray, dict[int, str]]:
+    """Return the keys, uint64 (N,), and what is wrong with each image that cannot be read or decoded; keeps no pixels."""
+    keys, failures = np.zeros(listing.count, np.uint64), dict[int, str]()
+    _work_through(listing, range(listing.count), keys, None, rule, failures)
+    return keys, failures
+
+
 def _files(listing: Listing, index: Sequence[int]) -> list[str] | None:
     """Return the paths at `index`, in its order, or None when the listing is not one of small files."""
     blobs = listing.blobs(index)
@@ -111,17 +118,32 @@ def _files(listing: Listing, index: Sequence[int]) -> list[str] | None:
 
 
 def _work_through(
-    listing: Listing, index: Sequence[int], keys: np.ndarray, images: np.ndarray | None, rule: PixelRule | None
+    listing: Listing,
+    index: Sequence[int],
+    keys: np.ndarray,
+    images: np.ndarray | None,
+    rule: PixelRule | None,
+    failures: dict[int, str] | None = None,
 ) -> None:
+    """Fill keys, and with a rule decode; what fails is noted in `failures` where given, else raised as DataError."""
     rows = {i: row for row, i in enumerate(index)}
+
+    def one(i: int, blob: Blob) -> None:
+        data = read_file(blob) if isinstance(blob, str) else blob
+        keys[rows[i]] = key_of(data if isinstance(data, bytes) else data.data)
+        if rule is not None:
+            pixels = to_rule(data, rule, listing, i)
+            if images is not None:
+                images[rows[i]] = pixels
 
     def work(chunk: list[tuple[int, Blob]]) -> None:
         for i, blob in chunk:
-            data = read_file(blob) if isinstance(blob, str) else blob
-            row = rows[i]
-            keys[row] = key_of(data if isinstance(data, bytes) else data.data)
-            if images is not None and rule is not None:
-                images[row] = to_rule(data, rule, listing, i)
+            try:
+                one(i, blob)
+            except DataError as error:
+                if failures is None:
+                    raise
+                failures[i] = str(error)
 
     blobs = listing.blobs(index)
     threads = min(16, default_threads())

@@ -6,8 +6,9 @@ distinct images are test, `val_fraction` of the whole are val, the rest is train
 bytes (`splits.hold_out`), so it is the same on every machine, under any file names and at any image size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,10 +17,11 @@ from typing import Any, Literal
 import numpy as np
 
 from resfit.data import arrays, competition, folder
-from resfit.data.cache import cached
+from resfit.data.cache import cached, in_memory
 from resfit.data.images import ImageSet, PixelRule, join
 from resfit.data.listing import Allocate, Blob, Listing, Source, read, read_keys
 from resfit.data.splits import TEST_SHARE, hold_out
+from resfit.data.tree import list_tree
 from resfit.errors import DataError, UsageError, nearest
 
 Split = Literal["train", "val", "trainval", "test"]
@@ -41,28 +43,42 @@ def load_split(source: str | Path, split: Split, rule: PixelRule, val_fraction: 
     trainval is train and val together, train first where it brings both. Reading any other split never decodes a
     test image. Raises DataError for a source that is not understood or does not bring the split.
     """
-    if split not in ("train", "val", "trainval", "test"):
-        raise UsageError(f"split: {split!r} is not known. Use train, val, trainval or test.")
+    return load_splits(source, (split,), rule, val_fraction)[0]
+
+
+def load_splits(
+    source: str | Path, splits: Sequence[Split], rule: PixelRule, val_fraction: float = 0.1
+) -> list[ImageSet]:
+    """Return several splits as `load_split` does each; the source is listed once, and what they share is opened once."""
+    for split in splits:
+        if split not in ("train", "val", "trainval", "test"):
+            raise UsageError(f"split: {split!r} is not known. Use train, val, trainval or test.")
     if not 0 < val_fraction < 1:
         raise UsageError(f"val_fraction: {val_fraction} is not between 0 and 1. Use 0.1, say.")
     opened = open_source(source)
+    read = cache(lambda part: read_cached(opened, part, rule))
+    return [choose(opened, split, val_fraction, read) for split in splits]
+
+
+def choose(opened: Source, split: Split, val_fraction: float, read: Callable[[str], ImageSet]) -> ImageSet:
+    """Return a split of a source whose parts (train, val, test; of a pool trainval, test) `read` gets."""
     if "all" in opened.splits:
         if split == "test":
-            return _read_cached(opened, "test", rule)
-        return _without_or_with_val(_read_cached(opened, "trainval", rule), split, _share(val_fraction), 2, opened.name)
+            return read("test")
+        return _without_or_with_val(read("trainval"), split, _share(val_fraction), 2, opened.name)
     if split == "test" or (split == "val" and "val" in opened.splits):
-        return _read_cached(opened, split, rule)
-    train = _read_cached(opened, "train", rule)
+        return read(split)
+    train = read("train")
     if "val" not in opened.splits:
         return _without_or_with_val(train, split, val_fraction, 3, opened.name)
-    return train if split == "train" else join([train, _read_cached(opened, "val", rule)], f"{opened.name} (trainval)")
+    return train if split == "train" else join([train, read("val")], f"{opened.name} (trainval)")
 
 
 def load_unlabelled(paths: Sequence[str | Path], rule: PixelRule) -> ImageSet:
     """Return the images that `list_unlabelled` lists, decoded by `rule`, without labels."""
     listings = list_unlabelled(paths)
     found = [
-        read(listing, range(listing.count), rule, _in_memory, str(path))
+        read(listing, range(listing.count), rule, in_memory, str(path))
         for listing, path in zip(listings, paths, strict=True)
     ]
     return join(found, ", ".join(map(str, paths)))
@@ -116,15 +132,20 @@ def split_manifest(source: str | Path, val_fraction: float = 0.1) -> list[tuple[
 
 def open_source(source: str | Path) -> Source:
     """Return what the first reader that recognises `source` makes of it; raises DataError when none does."""
+    return recognise(source)[1]
+
+
+def recognise(source: str | Path) -> tuple[str, Source]:
+    """Return the name of the first reader that recognises `source`, and what it makes of it; see `open_source`."""
     text = str(source)
-    for module in SOURCES.values():
+    for name, module in SOURCES.items():
         reader = import_module(module)
         if reader.recognises(text):
-            return _checked(reader.open_source(text), module)
+            return name, _checked(reader.open_source(text), module)
     names = set(NAMES)
     for package, reader in _outside_readers():
         if reader.recognises(text):
-            return _checked(reader.open_source(text), package)
+            return package, _checked(reader.open_source(text), package)
     if competition.recognises(text):
         raise DataError(f"{text}: a pickle without labels is for predict only. Give {folder.LAYOUTS}.")
     state = "not a layout that is understood" if Path(text).exists() else "neither a path that exists nor a known name"
@@ -173,7 +194,7 @@ def _without_or_with_val(both: ImageSet, split: Split, share: float, fewest: int
     return replace(part, source=f"{source} ({split}, held out by content)")
 
 
-def _read_cached(opened: Source, part: str, rule: PixelRule) -> ImageSet:
+def read_cached(opened: Source, part: str, rule: PixelRule) -> ImageSet:
     """Decode one native split, or of a pool its test part or all but that, or get it from the cache."""
 
     def build(allocate: Allocate) -> ImageSet:
@@ -189,18 +210,18 @@ def _read_cached(opened: Source, part: str, rule: PixelRule) -> ImageSet:
     if not pooled and part not in opened.splits:
         raise DataError(f"{opened.name}: brings no {part} split, only {', '.join(opened.splits)}. Add {part} to it.")
     if opened.signature is None:
-        return build(_in_memory)
-    key = {"source": opened.signature, "part": part, "rule": [rule.size, rule.fit, rule.filter]}
-    return cached(key, build)
+        return build(in_memory)
+    return cached(cache_key(opened, part, rule), build)
+
+
+def cache_key(opened: Source, part: str, rule: PixelRule) -> dict[str, Any]:
+    """Return what the cache knows a decoded part of a source by."""
+    return {"source": opened.signature, "part": part, "rule": [rule.size, rule.fit, rule.filter]}
 
 
 def _labels(listing: Listing) -> np.ndarray:
     assert listing.labels is not None, "a Source lists labelled images"
     return listing.labels
-
-
-def _in_memory(shape: tuple[int, ...]) -> np.ndarray:
-    return np.empty(shape, np.uint8)
 
 
 def _list_unlabelled(path: str) -> Listing:
@@ -213,7 +234,7 @@ def _list_unlabelled(path: str) -> Listing:
         return competition.list_unlabelled(path)
     ids: tuple[str, ...] = (path,)
     if Path(path).is_dir():
-        ids = tuple(str(Path(path) / name) for name, _ in folder.walk(Path(path))[0])
+        ids = tuple(str(Path(path) / name) for name in list_tree(Path(path)).files())
         if not ids:
             raise DataError(f"{path}: no images in it. Name image files or a folder that has some.")
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from resfit import durable
 from resfit.budget import check_budget
 from resfit.data.images import ImageSet, PixelRule
+from resfit.data.rows import Images
 from resfit.errors import DataError, UsageError
 from resfit.evaluation.metrics import softmax
 from resfit.evaluation.predict import VIEWS, predict_logits
@@ -37,7 +38,7 @@ class Bundle:
     tta: str
     config: dict[str, Any]
 
-    def logits(self, images: ImageSet | np.ndarray) -> np.ndarray:
+    def logits(self, images: ImageSet | Images) -> np.ndarray:
         """Return logits (N, K) float32 of images, uint8 (N, 3, size, size) as the pixel rule makes them."""
         pixels = images.images if isinstance(images, ImageSet) else images
         size, shape = self.rule.size, list(getattr(pixels, "shape", ()))
@@ -46,7 +47,7 @@ class Bundle:
             raise DataError(f"images: {kind}. Give uint8 of shape (N, 3, {size}, {size}), pixels 0 to 255.")
         return predict_logits(self.model, pixels, self.mean, self.std, self.tta)
 
-    def probs(self, images: ImageSet | np.ndarray) -> np.ndarray:
+    def probs(self, images: ImageSet | Images) -> np.ndarray:
         """Return probabilities (N, K) float32; see `logits`."""
         return softmax(self.logits(images))
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from resfit.data.batches import make_normalize
+from resfit.data.rows import Images, release
 
 VIEWS = {"none": 1, "flip": 2, "flip-shift": 6}  # how many views a prediction takes
 BATCH = 500  # large enough to fill two cores or a GPU, small enough for 200-pixel images in 2 GB
@@ -16,7 +17,7 @@ BATCH = 500  # large enough to fill two cores or a GPU, small enough for 200-pix
 @torch.inference_mode()
 def predict_logits(
     model: nn.Module,
-    images: Tensor | np.ndarray,
+    images: Tensor | Images,
     mean: Sequence[float],
     std: Sequence[float],
     tta: str = "none",
@@ -33,8 +34,10 @@ def predict_logits(
     parts = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
-        if isinstance(batch, np.ndarray):
+        if not isinstance(batch, Tensor):
             batch = torch.from_numpy(np.array(batch))  # a copy: a memory-mapped cache is read-only
+        if not isinstance(images, Tensor):
+            release(images)
         inputs = normalize(batch.to(device))
         parts.append(_mean([weight * model(view).float() for weight, view in views(inputs, tta)]))
     model.train(was_training)

@@ -17,8 +17,9 @@ from torch import Tensor
 from resfit import durable
 from resfit.budget import check_budget
 from resfit.data.batches import make_normalize
+from resfit.data.feed import memory_limit
 from resfit.data.images import ImageSet, PixelRule
-from resfit.data.sources import load_split, open_source, split_manifest
+from resfit.data.sources import load_split, load_splits, open_source, split_manifest
 from resfit.errors import DataError, GateError, UsageError
 from resfit.evaluation.holdout import find_source
 from resfit.evaluation.metrics import mean_interval
@@ -80,7 +81,8 @@ def load_data(recipe: Recipe, data: str | Path, refit: bool) -> tuple[ImageSet, 
     fraction = recipe.data.val_fraction
     if refit:
         return load_split(data, "trainval", rule, fraction), None
-    return load_split(data, "train", rule, fraction), load_split(data, "val", rule, fraction)
+    train_set, val_set = load_splits(data, ("train", "val"), rule, fraction)
+    return train_set, val_set
 
 
 def start(
@@ -99,6 +101,7 @@ def start(
     verdict = _keep_budget(recipe)
     tune(default_threads())
     place = choose_device(device)
+    memory_limit(place)  # a size that cannot be read is said before a folder is made
     recipe = _fix_teacher(recipe)
     if warning := check_teacher(recipe, train_set, place):
         say(warning)

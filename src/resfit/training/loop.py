@@ -3,13 +3,14 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 
 from resfit.data.batches import epoch_order
+from resfit.data.feed import feed, place_images
 from resfit.data.images import ImageSet
 from resfit.errors import ResfitError
 from resfit.evaluation.metrics import accuracy, nll
@@ -46,9 +47,8 @@ def train_loop(
     checkpoint on disk, and ResfitError when the loss stopped being finite.
     """
     device = next(state.model.parameters()).device
-    images = torch.from_numpy(np.array(train_set.images)).to(device)
-    labels = torch.from_numpy(np.array(train_set.labels)).to(device)
-    val_images = torch.from_numpy(np.array(val_set.images)).to(device) if val_set else None
+    images, *val_images = place_images([s.images for s in (train_set, val_set) if s is not None], device)
+    labels = torch.as_tensor(train_set.labels).to(device)
     batch_size, steps_per_epoch = batch_plan(recipe, len(train_set))
     rate = make_rate(recipe, steps_per_epoch)
     state.model.train()
@@ -72,17 +72,18 @@ def train_loop(
     for epoch in range(state.epoch, recipe.train.epochs):
         if ends_early(recipe, epoch, state.best.epoch):
             break
-        order = epoch_order(seed, epoch, len(train_set)).to(device)
+        order = epoch_order(seed, epoch, len(train_set))
         done = state.step - epoch * steps_per_epoch
         started = time.monotonic() - state.seconds
-        for index in torch.split(order, batch_size)[done:steps_per_epoch]:
-            step(state, images[index], labels[index], index, seed)
-            state.seconds = time.monotonic() - started
-            show_step(state, steps_per_epoch, state.seconds)
-            if time.monotonic() - saved > SAVE_SECONDS or interrupt.signal:
-                save()
-                saved = time.monotonic()
-                interrupt.leave()
+        with closing(feed(images, order, batch_size, done, steps_per_epoch, device)) as batches:
+            for index, batch in batches:
+                step(state, batch, labels[index], index, seed)
+                state.seconds = time.monotonic() - started
+                show_step(state, steps_per_epoch, state.seconds)
+                if time.monotonic() - saved > SAVE_SECONDS or interrupt.signal:
+                    save()
+                    saved = time.monotonic()
+                    interrupt.leave()
         _refuse_bad_step(run, state)
         loss, correct, count, _ = state.sums.tolist()
         state.seconds = time.monotonic() - started
@@ -90,10 +91,10 @@ def train_loop(
         count = max(count, 1.0)  # none where every step of a short epoch overflowed float16
         row |= {"train_loss": loss / count, "train_accuracy": correct / count, "train_seconds": state.seconds}
         looks = (epoch + 1) % recipe.train.validate_every == 0 or epoch + 1 == recipe.train.epochs
-        if looks and val_set is not None and val_images is not None and val_set.labels is not None:
+        if looks and val_set is not None and val_set.labels is not None:
             evaluated = time.monotonic()
             with shipped_weights(state) as model:
-                logits = predict_logits(model, val_images, recipe.data.mean or (), recipe.data.std or (), recipe.tta)
+                logits = predict_logits(model, val_images[0], recipe.data.mean or (), recipe.data.std or (), recipe.tta)
             row |= {"val_accuracy": accuracy(logits, val_set.labels), "val_nll": nll(logits, val_set.labels)}
             if not math.isfinite(row["val_nll"]):
                 raise _diverged(run, f"the validation loss was not finite after epoch {epoch + 1}")

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from resfit.data.feed import pieces
 from resfit.data.images import ImageSet
+from resfit.data.rows import Images
 from resfit.errors import DataError
 from resfit.recipe import Channel3, Recipe
 
@@ -23,18 +25,19 @@ def resolve(recipe: Recipe, train_set: ImageSet) -> Recipe:
     return recipe.model_copy(update={"network": spec, "data": data})
 
 
-def pixel_statistics(images: np.ndarray) -> tuple[Channel3, Channel3]:
+def pixel_statistics(images: Images) -> tuple[Channel3, Channel3]:
     """Return mean and standard deviation per channel of uint8 images (N, 3, H, W) as pixels in [0, 1], to four decimals.
 
     From exact integer counts of the 256 values, so that neither order nor threads can change a digit.
     """
+    counts = np.zeros((3, 256), np.int64)
+    for _, piece in pieces(images):
+        for channel in range(3):
+            counts[channel] += np.bincount(piece[:, channel].ravel(), minlength=256)
     levels = np.arange(256) / 255
 
     def of_channel(channel: int) -> tuple[float, float]:
-        counts = np.zeros(256, np.int64)
-        for start in range(0, len(images), 1000):  # bincount makes eight bytes of each pixel
-            counts += np.bincount(images[start : start + 1000, channel].ravel(), minlength=256)
-        shares = counts / counts.sum()
+        shares = counts[channel] / counts[channel].sum()
         mean = float((shares * levels).sum())
         std = float(np.sqrt((shares * (levels - mean) ** 2).sum()))
         return round(mean, 4), max(round(std, 4), 1e-4)  # images of one colour have no deviation to divide by
