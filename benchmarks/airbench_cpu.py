@@ -16,6 +16,7 @@ from typing import Any
 
 os.environ["TORCHDYNAMO_DISABLE"] = "1"  # it compiles one small function, in bfloat16, for CUDA
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -94,7 +95,7 @@ def write_images(data: str, folder: Path) -> None:
     for split, name in (("trainval", "train"), ("test", "test")):
         if not (folder / f"{name}.pt").exists():
             found = load_split(data, split, PixelRule(32))  # type: ignore[arg-type]
-            images = torch.tensor(found.images).permute(0, 2, 3, 1).contiguous()
+            images = torch.from_numpy(np.array(found.images)).permute(0, 2, 3, 1).contiguous()
             value = {"images": images, "labels": torch.tensor(found.labels), "classes": list(found.class_names)}
             torch.save(value, folder / f"{name}.pt")
 

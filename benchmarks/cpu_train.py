@@ -157,7 +157,7 @@ def serve(options: argparse.Namespace) -> None:
         from plain_loop import make_plain
 
         torch.set_num_threads(options.threads)
-        step = make_plain(recipe, train_set.images, train_set.labels, int(options.side[-1]))
+        step = make_plain(recipe, train_set.images[:], train_set.labels, int(options.side[-1]))
     else:
         tune(options.threads)
         step = make_ours(recipe, train_set) if options.side == "ours" else make_convolutions(recipe)

@@ -89,7 +89,7 @@ def write_arrays(folder: Path, train: ImageSet, test: ImageSet) -> None:
     """Write the images in the form that the script reads: uint8 (N, 32, 32, 3), labels, class names."""
     (folder / "cifar10").mkdir()
     for name, split in (("train", train), ("test", test)):
-        images = torch.from_numpy(np.ascontiguousarray(split.images.transpose(0, 2, 3, 1)))
+        images = torch.from_numpy(np.ascontiguousarray(np.asarray(split.images).transpose(0, 2, 3, 1)))
         labels = torch.from_numpy(np.array(split.labels))
         made = {"images": images, "labels": labels, "classes": list(split.class_names)}
         torch.save(made, folder / "cifar10" / f"{name}.pt")

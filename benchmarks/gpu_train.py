@@ -124,7 +124,7 @@ class Files(Dataset[tuple[Any, int]]):
 
     def __init__(self, data: ImageSet, finish: Callable[[np.ndarray], Any]) -> None:
         assert data.labels is not None
-        self.images = np.ascontiguousarray(data.images.transpose(0, 2, 3, 1))
+        self.images = np.ascontiguousarray(np.asarray(data.images).transpose(0, 2, 3, 1))
         self.labels, self.finish = data.labels, finish
 
     def __len__(self) -> int:

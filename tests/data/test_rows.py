@@ -18,6 +18,8 @@ def test_like_numpy(lengths, seed, first, second):
     assert (len(rows), rows.shape, rows.dtype) == (len(index), expected.shape, np.uint8)
     for key in (slice(None), slice(first, second), slice(None, None, 2), generator.permutation(len(index))):
         np.testing.assert_array_equal(rows[key], expected[key])
+    np.testing.assert_array_equal(np.array(rows), expected)
+    np.testing.assert_array_equal(np.asarray(rows, np.float32), expected.astype(np.float32))
     again = join_rows([take_rows(rows, np.arange(len(rows))[::-1]), arrays[0], rows])
     np.testing.assert_array_equal(again[:], np.concatenate([expected[::-1], arrays[0], expected]))
 

@@ -2,13 +2,13 @@
 
 import mmap
 from collections.abc import Sequence
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 
 
 class Rows:
-    """Chosen rows of one or several arrays of the same row shape: len, shape, dtype, slices and integer arrays; read-only.
+    """Chosen rows of one or several arrays of the same row shape: len, shape, dtype, slices, integer arrays, numpy.array.
 
     What indexing returns is a new array. parts: the arrays, laid end to end; index: int64 (N,) rows of that.
     """
@@ -17,6 +17,10 @@ class Rows:
         self.parts, self.index = tuple(parts), index
         self.shape = (len(index), *parts[0].shape[1:])
         self.dtype = parts[0].dtype
+
+    def __array__(self, dtype: np.dtype[Any] | None = None, copy: bool | None = None) -> np.ndarray:
+        """Return all rows as an array in memory: what numpy.array(rows) takes."""
+        return self[:] if dtype is None else self[:].astype(dtype)
 
     def __len__(self) -> int:
         """Return the number of rows."""
