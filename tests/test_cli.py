@@ -113,7 +113,7 @@ def test_cost_json_is_the_contract(capsys):
 def test_cost_of_a_recipes_name_is_its_networks(capsys):
     code, out, _ = run(capsys, "cost", "speed-cpu", "--json")
     assert code == 0
-    assert json.loads(out)["params"] == 1_210_410
+    assert json.loads(out)["params"] == 1_971_352
 
 
 def test_a_run_folder_inside_the_images_is_refused(capsys, tmp_path, tiny_recipe):
