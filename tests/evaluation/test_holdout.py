@@ -34,13 +34,13 @@ def test_evaluate_gives_what_training_said(copy):
 
 def test_training_and_evaluating_never_ask_for_the_test_split(tiny_recipe, digits_npz, tmp_path, monkeypatch):
     asked = []
-    real = sources._read_cached
+    real = sources.read_cached
 
     def spy(opened, part, rule):
         asked.append(part)
         return real(opened, part, rule)
 
-    monkeypatch.setattr(sources, "_read_cached", spy)
+    monkeypatch.setattr(sources, "read_cached", spy)
     run = train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu")
     evaluate(run.folder, device="cpu")
     assert set(asked) == {"trainval"}
