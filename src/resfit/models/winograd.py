@@ -109,7 +109,9 @@ def gather_outputs(products: Tensor, count: int, height: int, width: int) -> Ten
     rows, columns, channels = _tiles(height), _tiles(width), products.shape[2]
     tiles = (OUTPUTS @ products.view(WINDOW**2, -1)).view(TILE, TILE, count, rows, columns, channels)
     whole = tiles.permute(2, 3, 0, 4, 1, 5).reshape(count, rows * TILE, columns * TILE, channels)
-    return whole[:, :height, :width].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    return (
+        whole[:, :height, :width].permute(0, 3, 1, 2).clone(memory_format=torch.channels_last)
+    )  # never a view: ReLUs are in place
 
 
 def _spread_gradient(grad: Tensor) -> Tensor:
