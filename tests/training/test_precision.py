@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from resfit import machine
+from resfit.plugins import check_params
 from resfit.recipefile import load_recipe
 from resfit.training import launch, precision
 from resfit.training.launch import make_state, train
-from resfit.training.optim import Muon, sgd
+from resfit.training.optim import muon, sgd
 from resfit.training.precision import choose_precision, make_autocast, make_scaler, scaled_update
 from resfit.training.state import restore, state_tensors
 from resfit.training.step import make_step
@@ -163,7 +164,7 @@ def test_a_first_step_that_overflows_leaves_no_trace(kind):
     for param, overflows in ((weight, 1), (other, 0)):
         model.weight = param
         if kind == "muon":
-            optimizer = Muon([param], 0.1, 0.01, 0.9, True, 10.0)
+            optimizer = muon([param], 0.1, 0.01, **check_params("optimizers", "muon", {}, "optim"))
         elif kind == "sgd":
             optimizer = sgd([param], 0.1, 0.01, 0.9, True)
             optimizer.param_groups[0].update(fused=True, foreach=False)
