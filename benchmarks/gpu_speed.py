@@ -41,8 +41,6 @@ from resfit.training.launch import FITTED, start
 from result import show
 
 GOALS = {"airbench94_muon": 0.8, "airbench95": 0.5, "airbench96_faster": 1.0}
-TTA = "flip-shift"  # the script's views
-
 Trial = dict[str, float]
 
 
@@ -52,19 +50,22 @@ def main() -> None:
     recipe = load_recipe(a.recipe, a.set)
     train, test = (load_split(a.data, split, PixelRule(32)) for split in ("trainval", "test"))
     if a.images:  # to try the script
-        train, test = train.take(np.arange(len(train))[: a.images]), test.take(np.arange(len(test))[: a.images])
+        train, test = (split.take(np.arange(0, len(split), len(split) // a.images)) for split in (train, test))
     note_opening(test.fingerprint, Path(a.peer))
     with tempfile.TemporaryDirectory() as scratch:
         write_arrays(Path(scratch), train, test)
         with contextlib.ExitStack() as stack:
             peer = start_peer(a, Path(scratch), stack)
-            set_up = json.loads(peer.stdout.readline())["set_up_seconds"] if peer.stdout else 0.0
+            set_up = answer(peer, Path(scratch))["set_up_seconds"]
             ours: list[Trial] = []
             theirs: list[Trial] = []
             for number in range(-1, a.n):  # the first of each warms up
                 if number > 0 and time.monotonic() - began > 60 * a.minutes:
                     break
-                theirs.append(peer_trial(peer, number))
+                assert peer.stdin is not None
+                peer.stdin.write(f"{'warmup' if number < 0 else number}\n")
+                peer.stdin.flush()
+                theirs.append(answer(peer, Path(scratch)))
                 ours.append(our_trial(recipe, train, test, Path(scratch) / f"run{number}", max(number, 0), device))
     report(a, recipe, device, ours, theirs, set_up, len(train))
 
@@ -106,13 +107,13 @@ def start_peer(a: argparse.Namespace, folder: Path, stack: contextlib.ExitStack)
     return process
 
 
-def peer_trial(peer: "subprocess.Popen[str]", number: int) -> Trial:
-    """Let the script do one trial."""
-    assert peer.stdin is not None
+def answer(peer: "subprocess.Popen[str]", folder: Path) -> Trial:
+    """Return what the script's process says next; where it has died, show how and exit."""
     assert peer.stdout is not None
-    peer.stdin.write(f"{'warmup' if number < 0 else number}\n")
-    peer.stdin.flush()
-    found: Trial = json.loads(peer.stdout.readline())
+    line = peer.stdout.readline()
+    if not line:
+        sys.exit("the peer died:\n" + (folder / "peer.log").read_text()[-2000:])
+    found: Trial = json.loads(line)
     return found
 
 
@@ -125,7 +126,7 @@ def our_trial(recipe: Recipe, train: ImageSet, test: ImageSet, out: Path, seed: 
     found = {"compile_seconds": summary["compile_seconds"], "train_seconds": summary["train_seconds"]}
     found["fit_seconds"] = fit_seconds(run.recipe, train)
     assert test.labels is not None
-    for key, tta in (("accuracy", "none"), ("accuracy_tta", TTA)):
+    for key, tta in (("accuracy", "none"), ("accuracy_tta", recipe.tta)):
         started = time.perf_counter()
         logits = predict_logits(bundle.model, images, bundle.mean, bundle.std, tta)
         found["tta_seconds"] = time.perf_counter() - started
@@ -203,7 +204,7 @@ def report(
     seconds |= {key: round(value, 4) for key, value in parts.items()} | {"peer_set_up_seconds": round(set_up, 1)}
     figure = f"seconds of training and prediction, {recipe.name}, beside {name}"
     show(figure, column(mine, "seconds"), GOALS.get(name), digits=4, **seconds)
-    for key, what in (("accuracy_tta", f"with test-time augmentation, {TTA}"), ("accuracy", "without")):
+    for key, what in (("accuracy_tta", f"with test-time augmentation, {recipe.tta}"), ("accuracy", "without")):
         left, right = column(mine, key), column(peers, key)
         tests: dict[str, Any] = {"accuracy_of": mean_interval(left), "peer_accuracy_of": mean_interval(right), **more}
         tests |= {"welch": welch(left, right), "peer_values": right, "goal_is": "mean at least the peer's"}

@@ -196,7 +196,7 @@ def timm_loop(recipe: Recipe, data: ImageSet, device: torch.device, workers: int
         batches = ahead(loader(recipe, files, steps + WARM, workers, device.type == "cuda"), recipe, device)
         started = 0.0
         for number, (inputs, targets) in enumerate(batches):
-            with torch.autocast(device.type, torch.bfloat16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):  # a CPU may take minutes
                 loss = cross_entropy(forward(inputs.contiguous(memory_format=torch.channels_last)), targets)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -285,7 +285,8 @@ def report(
     more |= {"medians": {name: round(statistics.median(values)) for name, values in rates.items()}}
     more |= {"compile_seconds": {name: round(value, 1) for name, value in compile_seconds.items()}}
     peers = {"plain loop": "the reports' loop: DataLoader, 2 workers, Pillow transforms, NCHW float32"}
-    peers["timm"] = f"timm-style: {a.workers} workers, bfloat16, channels last, torch.compile, a batch ahead"
+    dtype = "bfloat16" if device.type == "cuda" else "float32"
+    peers["timm"] = f"timm-style: {a.workers} workers, {dtype}, channels last, torch.compile, a batch ahead"
     for name, peer in peers.items():
         figure = f"GPU training images/s, {recipe.name}, against {name}"
         show(figure, rates[best], GOALS[name], goal_is="ratio at least", peer=peer, peer_values=rates[name], **more)
