@@ -178,7 +178,7 @@ def make_ours(recipe: Any, train_set: Any) -> Callable[[], None]:
     from resfit.training.step import make_step
 
     cpu, size = torch.device("cpu"), recipe.train.batch_size
-    images, labels = torch.from_numpy(np.array(train_set.images)), torch.from_numpy(np.array(train_set.labels))
+    images, labels = torch.from_numpy(np.array(train_set.images[:])), torch.from_numpy(np.array(train_set.labels))
     per_epoch = len(images) // size
     state, step = make_state(recipe, 0, cpu), make_step(recipe, per_epoch, cpu)
     state.model.train()

@@ -43,14 +43,21 @@ ROWS = (
         "",
         "`benchmarks/cpu_train.py`",
     ),
-    Row("CPU accuracy after 10 minutes", ACCURACY, "cpu_accuracy_10.json", None, "higher than both", "lead's runs"),
+    Row(
+        "CPU accuracy after 10 minutes",
+        ACCURACY,
+        "cpu_accuracy_10.json",
+        None,
+        "higher than both",
+        "`benchmarks/cpu_accuracy.py`",
+    ),
     Row(
         "CPU accuracy after 30 minutes",
         ACCURACY,
         "cpu_accuracy_30.json",
         ("value at least", 0.91),
         "higher than both; at least 0.91",
-        "lead's runs",
+        "`benchmarks/cpu_accuracy.py`",
     ),
     Row(
         "GPU training images/s, r1-4",
@@ -63,15 +70,17 @@ ROWS = (
     Row("GPU time to 94%", "airbench94_muon", "gpu_speed_94.json", ("ratio at most", 0.8), "", QUEUE),
     Row("GPU time to 95%", "airbench95", "gpu_speed_95.json", ("ratio at most", 0.5), "", QUEUE),
     Row("GPU time to 96%", "airbench96_faster", "gpu_speed_96.json", ("ratio at most", 1.0), "", QUEUE),
-    Row(f"{FOLDER}, cold", LOADER, "image_folder_cold.json", ("ratio at least", 3), "", "`benchmarks/`"),
-    Row(f"{FOLDER}, warm", LOADER, "image_folder_warm.json", ("ratio at least", 50), "", "`benchmarks/`"),
+    Row(f"{FOLDER}, cold", LOADER, "image_folder_cold.json", ("ratio at least", 3), "", "`benchmarks/image_folder.py`"),
+    Row(
+        f"{FOLDER}, warm", LOADER, "image_folder_warm.json", ("ratio at least", 50), "", "`benchmarks/image_folder.py`"
+    ),
     Row(
         "prediction images/s from files, CPU",
         "torch eager, one image at a time",
         "predict_rate_[!o]*.json",
         ("ratio at least", 4),
         "",
-        "`benchmarks/`",
+        "`benchmarks/predict_rate.py`",
     ),
     Row(
         "prediction images/s from files, CPU",
@@ -79,7 +88,7 @@ ROWS = (
         "predict_rate_onnx_*.json",
         ("ratio at least", 1.5),
         "",
-        "`benchmarks/`",
+        "`benchmarks/predict_rate.py`",
     ),
     *(
         Row(
