@@ -54,7 +54,7 @@ def test_threads(monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
 def test_memory_of_a_step_is_not_asked_for_again():
-    """Page faults of freeing and taking 256 MiB ten times: none once the heap has its size, against thousands as the system has it."""
+    """Page faults of freeing and taking 256 MiB ten times: none once the heap has its size, else thousands."""
     script = (
         "import resource, sys, torch\nfrom resfit.machine import tune\n"
         "tune(1) if sys.argv[1] == 'tuned' else torch.set_num_threads(1)\n"
