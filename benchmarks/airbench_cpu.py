@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("script", type=Path)
     parser.add_argument("data")
     parser.add_argument("--work", type=Path, required=True, help="a folder of its own for the images as it reads them")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=float, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=Path, help="where each step's clock is written")

@@ -46,8 +46,9 @@ def main() -> None:
         "ours": load_recipe(RECIPES[a.minutes]),
         "report": load_recipe(REPORT, [f"train.epochs={a.report_epochs}"]),
     }
-    receipts = {name: trained(recipe, a.work / f"{name}-{a.minutes}", a) for name, recipe in sides.items()}
-    peer = airbench(a, a.work / f"airbench-{a.minutes}.json")
+    folders = {"ours": a.work / sides["ours"].name, "report": a.work / f"{REPORT}-{a.report_epochs}"}
+    receipts = {name: trained(recipe, folders[name], a) for name, recipe in sides.items()}
+    peer = airbench(a, a.work / f"airbench-{a.airbench_epochs:g}.json")
     seconds = step_seconds(sides, a)
     times = {name: projected(sides[name], seconds[name], 50_000) for name in sides}
     times["airbench"] = statistics.median(seconds["airbench"][0]) * (50_000 // 2000) * peer["epochs"]
@@ -59,7 +60,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=int, choices=RECIPES, required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--airbench", type=Path, required=True)
-    parser.add_argument("--airbench-epochs", type=int, default=8)
+    parser.add_argument("--airbench-epochs", type=float, default=8)
     parser.add_argument("--report-epochs", type=int, default=1)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--train-threads", type=int, default=default_threads())
@@ -196,6 +197,7 @@ def report(
         test_images=ours["n"],
         train_images=50_000,
         tta_views=ours["tta_views"],
+        tta_below=ours["tta_below"],
         opening=ours["opening"],
         params=ours["summary"]["params"],
         train_seconds=round(ours["summary"]["train_seconds"], 1),

@@ -128,7 +128,7 @@ def our_trial(recipe: Recipe, train: ImageSet, test: ImageSet, out: Path, seed: 
     assert test.labels is not None
     for key, tta in (("accuracy", "none"), ("accuracy_tta", recipe.tta)):
         started = time.perf_counter()
-        logits = predict_logits(bundle.model, images, bundle.mean, bundle.std, tta)
+        logits = predict_logits(bundle.model, images, bundle.mean, bundle.std, tta, bundle.tta_below)
         found["tta_seconds"] = time.perf_counter() - started
         found[key] = accuracy(logits, test.labels)
     found["seconds"] = found["train_seconds"] + found["fit_seconds"] + found["tta_seconds"]
@@ -194,6 +194,7 @@ def report(
         "torch": torch.__version__,
     }
     more |= {"recipe": recipe.name, "peer": f"airbench's {name}", "train_images": images, "wanted_n": a.n}
+    more |= {"tta": recipe.tta, "tta_below": recipe.tta_below}
 
     def column(trials: list[Trial], key: str) -> list[float]:
         return [trial[key] for trial in trials]

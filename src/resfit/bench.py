@@ -159,7 +159,7 @@ def _predict_rate(recipe: Recipe, device: torch.device, batch: int, seconds: flo
     data = recipe.data
     assert data.mean is not None
     assert data.std is not None
-    bundle = Bundle(spec, model, names, PixelRule(size), tuple(data.mean), tuple(data.std), "none", {})
+    bundle = Bundle(spec, model, names, PixelRule(size), tuple(data.mean), tuple(data.std), "none", 1.0, {})
     some = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
 
     def rate(count: int) -> float:

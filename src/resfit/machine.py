@@ -50,7 +50,7 @@ def tune(threads: int) -> None:
             libc = ctypes.CDLL(None)
             if not libc.mallopt(-3, KEEP_BYTES):  # M_MMAP_THRESHOLD; before glibc 2.35 it may not exceed 32 MiB
                 libc.mallopt(-4, 0)  # M_MMAP_MAX: no block is mapped
-            libc.mallopt(-1, KEEP_BYTES)  # M_TRIM_THRESHOLD
+            libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: what a step freed is never given back, however much
 
 
 def default_threads() -> int:

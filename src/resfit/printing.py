@@ -108,6 +108,9 @@ def score_text(value: dict[str, Any], split: str) -> str:
 def _origin(score: dict[str, Any]) -> str:
     views = score["tta_views"]
     seen = "no test-time augmentation" if views == 1 else f"mean of {views} views an image"
+    below = score.get("tta_below", 1.0)
+    if views > 1 and below < 1:
+        seen += f", where the largest probability of one is below {below:g}"
     return f"trained on {score['train_images']:,} images; weights: {score['weights']}; {seen}"
 
 

@@ -178,6 +178,9 @@ class Recipe(Section):
     freezing: Freezing = Freezing()
     distill: Distill = Distill()
     tta: Literal["none", "flip", "flip-shift"] = "none"
+    tta_below: Annotated[float, Field(gt=0, le=1)] = (
+        1.0  # views only where the largest probability without them is lower
+    )
 
     @check_field("augment", "mix", mode="before")
     @classmethod

@@ -16,8 +16,14 @@ from resfit.recipefile import load_recipe
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
-def make_bundle(folder, network, tta="none", seed=0):
-    settings = [f"network={network}", f"data.mean={list(MEAN)}", f"data.std={list(STD)}", f"tta={tta}"]
+def make_bundle(folder, network, tta="none", seed=0, below=1):
+    settings = [
+        f"network={network}",
+        f"data.mean={list(MEAN)}",
+        f"data.std={list(STD)}",
+        f"tta={tta}",
+        f"tta_below={below}",
+    ]
     recipe = load_recipe("default", settings)
     weights = build(recipe.network, seed).state_dict()
     weights["head.weight"] *= 8  # far from even: a fault shows
@@ -38,7 +44,7 @@ def photos(tmp_path):
 
 
 @torch.inference_mode()
-def brute_force(folder, photos) -> np.ndarray:
+def brute_force(folder, photos, only_first=False) -> np.ndarray:
     bundle = load_bundle(folder, "cpu")
     size, rows = bundle.rule.size, []
     arrays = np.load(photos / "more.npz")["images"]
@@ -48,13 +54,19 @@ def brute_force(folder, photos) -> np.ndarray:
             picture = picture.resize((size, size), Image.Resampling.BICUBIC)
         pixels = torch.tensor(np.asarray(picture)).permute(2, 0, 1)[None] / 255
         inputs = (pixels - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
-        rows.append(sum(weight * bundle.model(view) for weight, view in views(inputs, bundle.tta)).softmax(1))
+        one = bundle.model(inputs).softmax(1)
+        mean = sum(weight * bundle.model(view) for weight, view in views(inputs, bundle.tta)).softmax(1)
+        all_views = bundle.tta_below == 1 or one.max() < bundle.tta_below
+        rows.append(mean if all_views and not only_first else one)
     return torch.cat(rows).numpy()
 
 
-@pytest.mark.parametrize(("chunk", "tta"), [(1, "none"), (5, "flip"), (1000, "flip-shift")])
-def test_the_same_answers_as_one_image_at_a_time(photos, chunk, tta, monkeypatch):
-    folder = make_bundle(photos / "b", "resnet:widths=96,16:blocks_per_stage=1,1:image_size=16", tta)
+@pytest.mark.parametrize(
+    ("chunk", "tta", "below"),
+    [(1, "none", 1), (5, "flip", 1), (1000, "flip-shift", 1), (5, "flip-shift", 0.2), (1, "flip", 0.2)],
+)
+def test_the_same_answers_as_one_image_at_a_time(photos, chunk, tta, below, monkeypatch):
+    folder = make_bundle(photos / "b", "resnet:widths=96,16:blocks_per_stage=1,1:image_size=16", tta, below=below)
     monkeypatch.setattr(stream, "CPU_PIXELS", chunk * 16 * 16)
     monkeypatch.setattr(stream, "WORTH_FOLDING", 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
@@ -64,6 +76,8 @@ def test_the_same_answers_as_one_image_at_a_time(photos, chunk, tta, monkeypatch
     assert answers.ids[:2] == (str(photos / "photos" / "00.jpg"), str(photos / "photos" / "01.png"))
     assert answers.ids[-6:] == tuple("012345")
     assert expected.std(0).max() > 0.01  # the images are told apart
+    seen = np.mean(brute_force(folder, photos, only_first=True).max(1) < below)
+    assert seen == 1 if below == 1 else 0.1 < seen < 0.9  # a bound that divides them
     assert torch.get_num_threads() == 3  # as tune sets it, not as the pool's threads do
 
 

@@ -36,6 +36,7 @@ class Bundle:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     tta: str
+    tta_below: float
     config: dict[str, Any]
 
     def logits(self, images: ImageSet | Images) -> np.ndarray:
@@ -45,7 +46,7 @@ class Bundle:
         if getattr(pixels, "dtype", None) != np.uint8 or shape[1:] != [3, size, size] or 0 in shape:
             kind = f"{getattr(pixels, 'dtype', type(pixels).__name__)} of shape {tuple(shape)}"
             raise DataError(f"images: {kind}. Give uint8 of shape (N, 3, {size}, {size}), pixels 0 to 255.")
-        return predict_logits(self.model, pixels, self.mean, self.std, self.tta)
+        return predict_logits(self.model, pixels, self.mean, self.std, self.tta, self.tta_below)
 
     def probs(self, images: ImageSet | Images) -> np.ndarray:
         """Return probabilities (N, K) float32; see `logits`."""
@@ -63,6 +64,7 @@ def write_bundle(folder: Path, recipe: Recipe, weights: dict[str, Tensor], class
         "preprocessing": asdict(PixelRule(recipe.network.image_size))
         | {"mean": recipe.data.mean, "std": recipe.data.std},
         "tta": recipe.tta,
+        "tta_below": recipe.tta_below,
         "params": total.params,
         "macs": total.macs,
         "budget": asdict(recipe.budget),
@@ -100,7 +102,7 @@ def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
         model.load_state_dict(load((folder / "model.safetensors").read_bytes()))
         pre = config["preprocessing"]
         rule = PixelRule(pre["size"], pre["fit"], pre["filter"])
-        tta = config.get("tta", "none")
+        tta, tta_below = config.get("tta", "none"), float(config.get("tta_below", 1.0))
         if tta not in VIEWS:
             raise ValueError(f"tta {tta!r} is none of {', '.join(VIEWS)}")
         names, mean, std = tuple(config["class_names"]), tuple(pre["mean"]), tuple(pre["std"])
@@ -110,4 +112,4 @@ def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"{folder}: the bundle cannot be read: {reason}. Was it changed or copied in part?") from error
     model.to(choose_device(device)).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    return Bundle(spec, model, names, rule, mean, std, tta, config)
+    return Bundle(spec, model, names, rule, mean, std, tta, tta_below, config)

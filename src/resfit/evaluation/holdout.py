@@ -113,8 +113,8 @@ def state_folder() -> Path:
 
 def _how(run: Run) -> dict[str, Any]:
     """Return what every accuracy must say of itself: training images, how the weights were chosen, views a prediction."""
-    summary = run.summary
-    return {name: summary[name] for name in ("train_images", "weights", "tta_views")}
+    summary = {"tta_below": 1.0} | run.summary  # older runs do not say
+    return {name: summary[name] for name in ("train_images", "weights", "tta_views", "tta_below")}
 
 
 def find_source(run: Run, data: str | Path | None) -> str | Path:

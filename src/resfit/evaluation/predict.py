@@ -21,11 +21,14 @@ def predict_logits(
     mean: Sequence[float],
     std: Sequence[float],
     tta: str = "none",
+    tta_below: float = 1.0,
     batch_size: int = BATCH,
 ) -> np.ndarray:
     """Return logits (N, K) float32 of uint8 images (N, 3, H, W); the model is left in the mode it was in.
 
-    With test-time augmentation they are the weighted mean over the views of `tta`, a key of VIEWS.
+    With test-time augmentation they are the weighted mean over the views of `tta`, a key of VIEWS. With `tta_below` under 1
+    only images whose largest probability without it is lower have their other views seen. A bound, not a share of the least
+    certain images: an answer must not depend on which others are asked about.
     """
     device = next(model.parameters()).device
     normalize = make_normalize(mean, std, device)
@@ -39,7 +42,7 @@ def predict_logits(
         if not isinstance(images, Tensor):
             release(images)
         inputs = normalize(batch.to(device))
-        parts.append(_mean([weight * model(view).float() for weight, view in views(inputs, tta)]))
+        parts.append(_answer(model, inputs, tta, tta_below))
     model.train(was_training)
     return torch.cat(parts).cpu().numpy()
 
@@ -61,5 +64,19 @@ def views(inputs: Tensor, tta: str) -> list[tuple[float, Tensor]]:
     return [(share, side) for share, view in shares for side in (view, view.flip(-1))]
 
 
-def _mean(parts: list[Tensor]) -> Tensor:
-    return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+def _answer(model: nn.Module, inputs: Tensor, tta: str, tta_below: float) -> Tensor:
+    logits: Tensor = model(inputs).float()
+    if tta == "none":
+        return logits
+    if tta_below >= 1:
+        return _mean(model, inputs, logits, tta)
+    unsure = logits.softmax(1).amax(1) < tta_below
+    if unsure.any():
+        logits[unsure] = _mean(model, inputs[unsure], logits[unsure], tta)
+    return logits
+
+
+def _mean(model: nn.Module, inputs: Tensor, logits: Tensor, tta: str) -> Tensor:
+    (share, _), *others = views(inputs, tta)  # the first is the image itself
+    parts = [share * logits, *(weight * model(view).float() for weight, view in others)]
+    return torch.stack(parts).sum(0)

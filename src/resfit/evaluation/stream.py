@@ -51,7 +51,7 @@ def stream_logits(listings: Sequence[Listing], bundles: Sequence[Bundle]) -> lis
     def answer(read: tuple[list[int], dict[PixelRule, np.ndarray]]) -> tuple[list[int], list[np.ndarray]]:
         places, pixels = read
         parts = [
-            predict_logits(network, pixels[bundle.rule], bundle.mean, bundle.std, bundle.tta, most)
+            predict_logits(network, pixels[bundle.rule], bundle.mean, bundle.std, bundle.tta, bundle.tta_below, most)
             for bundle, network in zip(bundles, networks, strict=True)
         ]
         return places, parts

@@ -93,8 +93,9 @@ def train_loop(
         looks = (epoch + 1) % recipe.train.validate_every == 0 or epoch + 1 == recipe.train.epochs
         if looks and val_set is not None and val_set.labels is not None:
             evaluated = time.monotonic()
+            mean, std = recipe.data.mean or (), recipe.data.std or ()
             with shipped_weights(state) as model:
-                logits = predict_logits(model, val_images[0], recipe.data.mean or (), recipe.data.std or (), recipe.tta)
+                logits = predict_logits(model, val_images[0], mean, std, recipe.tta, recipe.tta_below)
             row |= {"val_accuracy": accuracy(logits, val_set.labels), "val_nll": nll(logits, val_set.labels)}
             if not math.isfinite(row["val_nll"]):
                 raise _diverged(run, f"the validation loss was not finite after epoch {epoch + 1}")

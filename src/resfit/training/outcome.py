@@ -34,7 +34,8 @@ def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val
     if val_set is not None:
         assert val_set.labels is not None
         state.model.load_state_dict(weights)
-        logits = predict_logits(state.model, val_set.images, recipe.data.mean or (), recipe.data.std or (), recipe.tta)
+        mean, std = recipe.data.mean or (), recipe.data.std or ()
+        logits = predict_logits(state.model, val_set.images, mean, std, recipe.tta, recipe.tta_below)
         val = score(logits, val_set.labels, val_set.class_names)
         buffer = io.BytesIO()
         np.savez(buffer, probs=softmax(logits), labels=val_set.labels, keys=val_set.keys)
@@ -51,6 +52,7 @@ def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val
         "epochs": len(rows),
         "weights": "best epoch on val" if val else "last epoch, trained on train + val",
         "tta_views": VIEWS[recipe.tta],
+        "tta_below": recipe.tta_below,
         "train_images": len(train_set),
         "seed": info["seed"],
         "train_seconds": train_seconds,
