@@ -4,9 +4,9 @@ Usage: python benchmarks/cpu_train.py FOLDER [--networks r1-4 ...] [--steps 2] [
 Same network, batch and precision (float32), each by its own recipe. Each side is a process of its own that lives through all of
 it and trains `--steps` batches when asked (0: about five seconds' worth): so both are warm, one waits while the
 other works, and the peer's allocator is the system's. resfit's is its own step (order, augmentation and update) on resident
-images; the peer is benchmarks/plain_loop.py, with 0 or 2 loader workers, whichever a first round finds the faster. For r1-4 a
-third process runs its convolutions alone, forward and backward, channels last, on resfit's allocator. On two quiet cores: about
-8 minutes for all four (estimated). FOLDER is cifar10-jpeg extracted.
+images; the peer is benchmarks/plain_loop.py, with 0 or 2 loader workers, whichever a first round finds the faster. For r1-4 two
+more processes run its convolutions alone, forward and backward, channels last, on resfit's allocator: as resfit computes them, and
+as torch does. On two quiet cores: about 10 minutes for all four. FOLDER is cifar10-jpeg extracted.
 """
 
 import argparse
@@ -94,7 +94,7 @@ class Side:
 def measure(network: str, options: argparse.Namespace) -> list[float]:
     """Print the results of one network; return its ratio in each round."""
     steps = options.steps or STEPS[network]
-    names = ["ours", "plain-0", "plain-2", *(["convolutions"] if network == "r1-4" else [])]
+    names = ["ours", "plain-0", "plain-2", *(["convolutions", "direct"] if network == "r1-4" else [])]
     sides = {name: Side(name, network, options) for name in names}
     first = {name: (side.rate(1), side.rate(steps))[1] for name, side in sides.items()}
     slower = min(("plain-0", "plain-2"), key=lambda name: first[name])
@@ -124,8 +124,10 @@ def measure(network: str, options: argparse.Namespace) -> list[float]:
             rates["ours"],
             SHARE_GOAL,
             data="cifar10-jpeg",
-            peer="the same convolutions, forward and backward, alone: channels last, same allocator, random pixels",
+            peer="the same convolutions as resfit computes them, forward and backward, alone: same allocator, random pixels",
             peer_values=rates["convolutions"],
+            direct_value=round(statistics.median(rates["direct"]), 2),
+            direct="the same with torch's own convolutions",
             **common,
         )
         keep(options.out, f"cpu_convolutions_{network.replace('-', '_')}", value)
@@ -160,7 +162,8 @@ def serve(options: argparse.Namespace) -> None:
         step = make_plain(recipe, train_set.images[:], train_set.labels, int(options.side[-1]))
     else:
         tune(options.threads)
-        step = make_ours(recipe, train_set) if options.side == "ours" else make_convolutions(recipe)
+        ours = options.side == "ours"
+        step = make_ours(recipe, train_set) if ours else make_convolutions(recipe, options.side == "direct")
     for line in sys.stdin:
         started = time.perf_counter()
         for _ in range(int(line)):
@@ -196,10 +199,11 @@ def make_ours(recipe: Any, train_set: Any) -> Callable[[], None]:
     return train
 
 
-def make_convolutions(recipe: Any) -> Callable[[], None]:
+def make_convolutions(recipe: Any, direct: bool) -> Callable[[], None]:
     """Return a call that runs every convolution of a step forward and backward, on pixels and gradients of its shapes.
 
-    As in a step, no gradient is asked for the images. Convolutions of one shape share their tensors.
+    As in a step, no gradient is asked for the images. Convolutions of one shape share their tensors. `direct`: torch's own
+    convolution for all, else the module's.
     """
     import torch
     from torch import Tensor, nn
@@ -228,7 +232,7 @@ def make_convolutions(recipe: Any) -> Callable[[], None]:
 
     def run() -> None:
         for conv, inputs, gradient in places:
-            out = F.conv2d(inputs, conv.weight, None, conv.stride, conv.padding)
+            out = F.conv2d(inputs, conv.weight, None, conv.stride, conv.padding) if direct else conv(inputs)
             wanted = [t for t in (inputs, conv.weight) if t.requires_grad]
             torch.autograd.grad(out, wanted, gradient)
 

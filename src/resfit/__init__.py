@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from resfit.published.reproduction import reproduce
     from resfit.recipe import Recipe
     from resfit.recipefile import load_recipe
-    from resfit.training.launch import resume, train, train_seeds
+    from resfit.training.launch import resume, train
+    from resfit.training.seeds import train_seeds
 
 _HOMES = {
     "Budget": "resfit.budget:Budget",
@@ -40,7 +41,7 @@ _HOMES = {
     "resume": "resfit.training.launch:resume",
     "test": "resfit.evaluation.holdout:test",
     "train": "resfit.training.launch:train",
-    "train_seeds": "resfit.training.launch:train_seeds",
+    "train_seeds": "resfit.training.seeds:train_seeds",
 }
 
 __all__ = [

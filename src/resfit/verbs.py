@@ -83,7 +83,8 @@ def do_list(a: Arguments) -> int:
 
 def do_train(a: Arguments) -> int:
     """Train one run, or one a seed, and print its folder."""
-    from resfit.training.launch import train, train_seeds
+    from resfit.training.launch import train
+    from resfit.training.seeds import train_seeds
 
     if a.seeds is not None:
         if a.seeds < 1:

@@ -10,7 +10,8 @@ from resfit.errors import UsageError
 from resfit.evaluation.bundle import load_bundle
 from resfit.recipe import Distill
 from resfit.recipefile import load_recipe
-from resfit.training.launch import resume, train, train_seeds
+from resfit.training.launch import resume, train
+from resfit.training.seeds import train_seeds
 from resfit.training.loss import distillation, load_teacher, make_loss
 
 LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))

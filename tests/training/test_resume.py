@@ -23,7 +23,8 @@ from resfit.plugins import AUGMENTATIONS, MIXES, OPTIMIZERS, SCHEDULES
 from resfit.runs import Run, new_run, own
 from resfit.training import loop
 from resfit.training.checkpoint import checkpoints, load_newest, read_tensors, save_checkpoint
-from resfit.training.launch import make_state, resume, train, train_seeds
+from resfit.training.launch import make_state, resume, train
+from resfit.training.seeds import train_seeds
 from resfit.training.state import restore
 
 TIMES = ("train_seconds", "val_seconds")

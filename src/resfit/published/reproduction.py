@@ -29,7 +29,8 @@ def reproduce(
     """
     from resfit.evaluation.holdout import test
     from resfit.machine import choose_device
-    from resfit.training.launch import load_data, train_seeds
+    from resfit.training.launch import load_data
+    from resfit.training.seeds import train_seeds
 
     if seeds < 1:
         raise UsageError("reproduce: --seeds: must be at least 1. Three give a verdict.")

@@ -1,8 +1,7 @@
-"""How a run begins, continues and ends: `train`, `resume` and `train_seeds` around the loop."""
+"""How a run begins, continues and ends: `train` and `resume` around the loop."""
 
 import csv
 import io
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -22,7 +21,6 @@ from resfit.data.images import ImageSet, PixelRule
 from resfit.data.sources import load_split, load_splits, open_source, split_manifest
 from resfit.errors import DataError, GateError, UsageError
 from resfit.evaluation.holdout import find_source
-from resfit.evaluation.metrics import mean_interval
 from resfit.machine import choose_device, commit, default_threads, describe, tune, versions
 from resfit.models.families import build, cost
 from resfit.plugins import function
@@ -60,13 +58,13 @@ def train(
     The process keeps what training sets: torch's thread count, denormals as zero, and the allocator's thresholds.
     """
     recipe = as_recipe(recipe, settings)
-    _check_place(data, out, device)
+    check_place(data, out, device)
     if not 0 <= seed < 2**63:
         raise UsageError(f"seed: {seed} is not from 0 to 2**63 - 1. Use a small whole number.")
     if out is not None:
         refuse_taken(Path(out))
     train_set, val_set = load_data(recipe, data, refit)
-    return start(recipe, train_set, val_set, out, seed=seed, device=device, source=_absolute(data))
+    return start(recipe, train_set, val_set, out, seed=seed, device=device, source=absolute(data))
 
 
 def load_data(recipe: Recipe, data: str | Path, refit: bool) -> tuple[ImageSet, ImageSet | None]:
@@ -162,51 +160,8 @@ def resume(path: str | Path, data: str | Path | None = None) -> Run:
             f"{recipe.distill.teacher}: the teacher has other weights than when the run began. Train anew."
         )
     with own(run):
-        run.update(source=_absolute(source))
+        run.update(source=absolute(source))
         return _execute(run, recipe, train_set, val_set, info["seed"])
-
-
-def train_seeds(
-    recipe: str | Path | Recipe,
-    data: str | Path,
-    out: str | Path | None = None,
-    *,
-    seeds: int,
-    refit: bool = False,
-    device: str = "auto",
-    settings: Sequence[str] = (),
-) -> Run:
-    """Train a recipe with seeds 0 .. seeds-1 under one parent folder; its summary has mean, deviation and interval.
-
-    Called again with the same `out`, finished seeds are kept, interrupted ones resumed, missing ones trained.
-    """
-    recipe = as_recipe(recipe, settings)
-    _check_place(data, out, device)
-    train_set, _ = load_data(recipe, data, refit)  # what is wrong with it is said before a folder is made
-    check_teacher(resolve(recipe, train_set), train_set, choose_device(device))
-    given = Path(out) if out else None
-    parent = Run(given) if given and (given / "seeds.json").exists() else new_run(recipe.name, given)
-    same = {"recipe": recipe_to_toml(recipe), "source": _absolute(data), "refit": refit}
-    record = parent.folder / "seeds.json"
-    if record.exists() and json.loads(record.read_text()) != same:
-        raise UsageError(f"{parent.folder}: holds seeds of another recipe, data or --refit. Choose another --out.")
-    durable.write_json(record, same)
-    summaries = []
-    for seed in range(seeds):
-        folder = parent.folder / f"seed-{seed}"
-        say(f"seed {seed} (of 0 to {seeds - 1})")
-        try:
-            done = (folder / "run.json").exists()
-            run = resume(folder) if done else train(recipe, data, folder, seed=seed, refit=refit, device=device)
-        except Interrupted:
-            say(f"the same command with --out {quote(str(parent.folder))} does this seed to its end, and the others")
-            raise
-        summaries.append(run.summary)
-    accuracies = [summary["val"]["accuracy"] for summary in summaries if summary["val"]]
-    value = {"name": recipe.name, "seeds": list(range(seeds)), "refit": refit}
-    value |= {"val_accuracy": mean_interval(accuracies) if accuracies else None}
-    durable.write_json(parent.summary_file, value)
-    return parent
 
 
 def _execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | None, seed: int) -> Run:
@@ -269,7 +224,7 @@ def _load(run: Run, state: TrainState, device: torch.device) -> None:
     say(f"{run.folder}: continues at step {state.step} (epoch {state.epoch + 1})")
 
 
-def _check_place(data: str | Path, out: str | Path | None, device: str) -> None:
+def check_place(data: str | Path, out: str | Path | None, device: str) -> None:
     """Say what is wrong with device and run folder before an image is read or a folder made."""
     choose_device(device)
     if os.path.isdir(data) and Path(out or "runs").resolve().is_relative_to(Path(data).resolve()):
@@ -318,5 +273,6 @@ def _write_manifest(run: Run, recipe: Recipe) -> None:
         durable.write_text(file, buffer.getvalue())
 
 
-def _absolute(data: str | Path) -> str:
+def absolute(data: str | Path) -> str:
+    """Return where the data is, in words that hold from any folder."""
     return str(Path(data).absolute()) if os.path.exists(data) else str(data)
