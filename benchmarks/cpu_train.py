@@ -5,8 +5,8 @@ Same network, batch and precision (float32), each by its own recipe. Each side i
 it and trains `--steps` batches when asked (0: about five seconds' worth): so both are warm, one waits while the
 other works, and the peer's allocator is the system's. resfit's is its own step (order, augmentation and update) on resident
 images; the peer is benchmarks/plain_loop.py, with 0 or 2 loader workers, whichever a first round finds the faster. For r1-4 two
-more processes run its convolutions alone, forward and backward, channels last, on resfit's allocator: as resfit computes them, and
-as torch does. On two quiet cores: about 10 minutes for all four. FOLDER is cifar10-jpeg extracted.
+more processes run its convolutions alone, forward and backward, channels last, on resfit's allocator: as resfit computes
+them, and as torch does. On two quiet cores: about 10 minutes for all four. FOLDER is cifar10-jpeg extracted.
 """
 
 import argparse

@@ -11,8 +11,8 @@ from resfit.evaluation.bundle import load_bundle
 from resfit.recipe import Distill
 from resfit.recipefile import load_recipe
 from resfit.training.launch import resume, train
-from resfit.training.seeds import train_seeds
 from resfit.training.loss import distillation, load_teacher, make_loss
+from resfit.training.seeds import train_seeds
 
 LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 3, 1, 1, 2, 0])
