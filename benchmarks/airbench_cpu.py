@@ -14,37 +14,11 @@ import types
 from pathlib import Path
 from typing import Any
 
-os.environ["TORCHDYNAMO_DISABLE"] = "1"  # it compiles one small function, in bfloat16, for CUDA
-
-import numpy as np
 import torch
-from torch import Tensor, nn
 
+from airbench import without_cuda, write_images
 from resfit.data.images import PixelRule
 from resfit.data.sources import load_split
-
-
-class Event:
-    """What torch.cuda.Event is asked for."""
-
-    def __init__(self, enable_timing: bool) -> None:
-        self.time = 0.0
-
-    def record(self) -> None:  # noqa: D102
-        self.time = time.perf_counter()
-
-    def elapsed_time(self, other: "Event") -> float:  # noqa: D102
-        return 1000 * (other.time - self.time)
-
-
-class Normalize:
-    """What torchvision.transforms.Normalize is asked for."""
-
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self.mean, self.std = mean.view(1, 3, 1, 1), std.view(1, 3, 1, 1)
-
-    def __call__(self, images: Tensor) -> Tensor:  # noqa: D102
-        return (images - self.mean) / self.std
 
 
 def main() -> None:
@@ -60,7 +34,8 @@ def main() -> None:
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
     script, steps = a.script.resolve(), a.steps.open("w", buffering=1) if a.steps else None
-    write_images(a.data, a.work / "cifar10")
+    if not (a.work / "cifar10" / "test.pt").exists():
+        write_images(a.work, *(load_split(a.data, split, PixelRule(32)) for split in ("trainval", "test")))
     os.chdir(a.work)
     peer = load(script, a.epochs)
     spent = [0.0]
@@ -89,29 +64,9 @@ def main() -> None:
     print(json.dumps(value | {"threads": a.threads, "seed": a.seed, "params": params}))
 
 
-def write_images(data: str, folder: Path) -> None:
-    """Write train.pt and test.pt as the script wants to find them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, name in (("trainval", "train"), ("test", "test")):
-        if not (folder / f"{name}.pt").exists():
-            found = load_split(data, split, PixelRule(32))  # type: ignore[arg-type]
-            images = torch.from_numpy(np.array(found.images)).permute(0, 2, 3, 1).contiguous()
-            value = {"images": images, "labels": torch.tensor(found.labels), "classes": list(found.class_names)}
-            torch.save(value, folder / f"{name}.pt")
-
-
 def load(script: Path, epochs: int) -> Any:
     """Return the script as a module, its number of epochs changed, on a torch that answers for CUDA."""
-    transforms = types.ModuleType("torchvision.transforms")
-    vision = types.ModuleType("torchvision")
-    transforms.Normalize = Normalize  # type: ignore[attr-defined]
-    vision.transforms = transforms  # type: ignore[attr-defined]
-    sys.modules |= {"torchvision": vision, "torchvision.transforms": transforms}
-    read = torch.load
-    torch.load = lambda path, **_: read(path)
-    Tensor.half = lambda self: self.float()  # type: ignore[method-assign]
-    nn.Module.half = lambda self: self.float()  # type: ignore[method-assign]
-    torch.cuda.Event, torch.cuda.synchronize = Event, lambda: None  # type: ignore[assignment, misc]
+    without_cuda()
     text = script.read_text()
     changes = {"ceil(8 *": f"ceil({epochs} *", "G.bfloat16()": "G.clone()"}
     for old, new in changes.items():

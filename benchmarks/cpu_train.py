@@ -213,13 +213,17 @@ def make_convolutions(recipe: Any, direct: bool) -> Callable[[], None]:
 
     model = build(recipe.network, 0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     shapes: list[tuple[nn.Conv2d, torch.Size, torch.Size]] = []
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(
-                lambda module, inputs, output: shapes.append((module, inputs[0].shape[1:], output.shape[1:]))
-            )
+    hooks = [
+        module.register_forward_hook(
+            lambda module, inputs, output: shapes.append((module, inputs[0].shape[1:], output.shape[1:]))
+        )
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
     with torch.no_grad():
         model(torch.zeros(2, 3, 32, 32))
+    for hook in hooks:
+        hook.remove()
     held: dict[tuple[torch.Size, bool], Tensor] = {}
 
     def random_images(shape: torch.Size, leaf: bool) -> Tensor:

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from resfit.data.batches import make_normalize
+from airbench import write_images
 from resfit.data.images import ImageSet, PixelRule
 from resfit.data.sources import load_split
 from resfit.evaluation.bundle import load_bundle
@@ -37,7 +37,7 @@ from resfit.machine import commit, describe
 from resfit.models.families import build
 from resfit.recipe import Recipe
 from resfit.recipefile import load_recipe
-from resfit.training.launch import FITTED, start
+from resfit.training.launch import fit_to, start
 from result import show
 
 GOALS = {"airbench94_muon": 0.8, "airbench95": 0.5, "airbench96_faster": 1.0}
@@ -53,7 +53,7 @@ def main() -> None:
         train, test = (split.take(np.arange(0, len(split), len(split) // a.images)) for split in (train, test))
     note_opening(test.fingerprint, Path(a.peer))
     with tempfile.TemporaryDirectory() as scratch:
-        write_arrays(Path(scratch), train, test)
+        write_images(Path(scratch), train, test)
         with contextlib.ExitStack() as stack:
             peer = start_peer(a, Path(scratch), stack)
             set_up = answer(peer, Path(scratch))["set_up_seconds"]
@@ -84,16 +84,6 @@ def arguments() -> argparse.Namespace:
         "--peer-epochs", type=int, help="run the peer without CUDA, for so many epochs, to try the script"
     )
     return parser.parse_args()
-
-
-def write_arrays(folder: Path, train: ImageSet, test: ImageSet) -> None:
-    """Write the images in the form that the script reads: uint8 (N, 32, 32, 3), labels, class names."""
-    (folder / "cifar10").mkdir()
-    for name, split in (("train", train), ("test", test)):
-        images = torch.from_numpy(np.ascontiguousarray(np.asarray(split.images).transpose(0, 2, 3, 1)))
-        labels = torch.from_numpy(np.array(split.labels))
-        made = {"images": images, "labels": labels, "classes": list(split.class_names)}
-        torch.save(made, folder / "cifar10" / f"{name}.pt")
 
 
 def start_peer(a: argparse.Namespace, folder: Path, stack: contextlib.ExitStack) -> "subprocess.Popen[str]":
@@ -137,12 +127,9 @@ def our_trial(recipe: Recipe, train: ImageSet, test: ImageSet, out: Path, seed: 
 
 def fit_seconds(recipe: Recipe, train: ImageSet) -> float:
     """Return what the whitening of the first layer takes, which `make_state` does before the loop's clock starts."""
-    fit = getattr(build(recipe.network, 0), "fit", None)
-    if fit is None:
-        return 0.0
+    model = build(recipe.network, 0)
     started = time.perf_counter()
-    normalize = make_normalize(recipe.data.mean or (), recipe.data.std or (), torch.device("cpu"))
-    fit(normalize(torch.from_numpy(np.array(train.images[:FITTED]))))
+    fit_to(model, recipe, train)
     return time.perf_counter() - started
 
 

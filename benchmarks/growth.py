@@ -149,7 +149,7 @@ def pixels(file: Path, count: int, side: int) -> np.ndarray:
         for start in range(0, count, 10_000):
             made[start : start + 10_000] = generator.integers(0, 256, made[start : start + 10_000].shape, np.uint8)
         made.flush()
-    return np.lib.format.open_memmap(file, "r+")  # torch wants it writable
+    return np.lib.format.open_memmap(file, "r")  # as the cache is
 
 
 def timed(steps: Steps, batch_size: int, seconds: float) -> float:

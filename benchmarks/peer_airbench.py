@@ -11,7 +11,6 @@ nothing.
 import argparse
 import ast
 import json
-import os
 import sys
 import time
 import types
@@ -27,6 +26,8 @@ def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr  # what the script prints goes beside
     code = a.script.read_text()
     if a.epochs is not None:
+        from airbench import without_cuda
+
         without_cuda()
         code = code.replace("ceil(8 *", f"ceil({a.epochs} *").replace("batch_size = 2000", "batch_size = 100")
         code = code.replace("X = G.bfloat16()", "X = G.clone()")
@@ -70,48 +71,6 @@ def parts(code: str, name: str) -> tuple[tuple[types.CodeType, types.CodeType], 
     definitions = [node for node in tree.body if node is not guard]
     made = [compile(ast.Module(body, []), name, "exec") for body in (definitions, before)]
     return (made[0], made[1]), compile(ast.Expression(trials[0].elt), name, "eval")
-
-
-def without_cuda() -> None:
-    """Let the script run on a CPU, in float32, uncompiled, without torchvision."""
-    os.environ["TORCHDYNAMO_DISABLE"] = "1"
-    import torch
-    from torch import nn
-
-    class Normalize:
-        def __init__(self, mean: Any, std: Any) -> None:
-            self.mean, self.std = mean.view(1, 3, 1, 1), std.view(1, 3, 1, 1)
-
-        def __call__(self, x: Any) -> Any:
-            return (x - self.mean) / self.std
-
-    class Event:
-        def __init__(self, enable_timing: bool) -> None:
-            self.at = 0.0
-
-        def record(self) -> None:
-            self.at = time.perf_counter()
-
-        def elapsed_time(self, other: "Event") -> float:
-            return 1000 * (other.at - self.at)
-
-    vision, transforms = types.ModuleType("torchvision"), types.ModuleType("torchvision.transforms")
-    changed: list[tuple[Any, str, Any]] = [
-        (transforms, "Normalize", Normalize),
-        (vision, "transforms", transforms),
-        (torch.Tensor, "half", lambda self: self.float()),
-        (nn.Module, "half", lambda self: self.float()),
-        (nn.Module, "cuda", lambda self: self),
-        (nn.Module, "compile", lambda self, **options: None),
-        (torch, "compile", lambda made=None, **options: made),
-        (torch.cuda, "Event", Event),
-        (torch.cuda, "synchronize", lambda: None),
-    ]
-    load = torch.load
-    changed.append((torch, "load", lambda path, map_location=None: load(path)))
-    for owner, attribute, value in changed:
-        setattr(owner, attribute, value)
-    sys.modules |= {"torchvision": vision, "torchvision.transforms": transforms}
 
 
 if __name__ == "__main__":

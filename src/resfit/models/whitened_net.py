@@ -9,6 +9,7 @@ from resfit.models.spec import ModelSpec
 from resfit.models.whitened import WHITENING_KERNEL
 
 EPS = 5e-4  # added to the variances that whitening divides by, as in Jordan 2024
+FIT_BATCH = 100  # images that are unfolded at once
 MOMENTUM = 0.4  # of the new batch in BatchNorm's running statistics: trainings are short
 
 
@@ -27,8 +28,11 @@ class Whitening(nn.Conv2d):
     @torch.no_grad()
     def fit(self, inputs: Tensor) -> None:
         """Set the filters from normalised images (N, channels, H, W), on the CPU and in float64."""
-        patches = F.unfold(inputs.cpu().double(), WHITENING_KERNEL).transpose(1, 2).flatten(0, 1)
-        variances, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+        total = torch.zeros((self.weight[0].numel(),) * 2, dtype=torch.float64)
+        for part in torch.split(inputs.cpu(), FIT_BATCH):
+            patches = F.unfold(part.double(), WHITENING_KERNEL)  # (n, channels * kernel * kernel, positions)
+            total += torch.einsum("nip,njp->ij", patches, patches) / (len(inputs) * patches.shape[2])
+        variances, vectors = torch.linalg.eigh(total)
         filters = (vectors / (variances + EPS).sqrt()).T.reshape(-1, *self.weight.shape[1:])
         self.weight.copy_(torch.cat([filters, -filters]))
 

@@ -11,7 +11,7 @@ from shlex import quote
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from resfit import durable
 from resfit.budget import check_budget
@@ -38,7 +38,7 @@ from resfit.training.runlog import Interrupt, Interrupted, Progress, keep_rows, 
 from resfit.training.schedule import Plateau
 from resfit.training.state import Best, TrainState, new_sums, restore
 
-FITTED = 5_000  # images that a whitening convolution is computed from, as in Jordan 2024
+FITTED = 5_000 * 32 * 32  # pixels that a whitening convolution is computed from, as many as in Jordan 2024
 
 
 def train(
@@ -197,13 +197,11 @@ def _execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | 
 def make_state(recipe: Recipe, seed: int, device: torch.device, train_set: ImageSet | None = None) -> TrainState:
     """Return the state before the first step: weights drawn from the seed, channels last, optimizer and average empty.
 
-    A network that takes something from images (`fit`, a whitening convolution) takes it from the first of `train_set`.
+    A network that takes something from images (`fit`, a whitening convolution) takes it from `train_set`.
     """
     model = build(recipe.network, seed)
-    fit: Callable[[Tensor], None] | None = getattr(model, "fit", None)
-    if train_set is not None and fit is not None:
-        normalize = make_normalize(recipe.data.mean or (), recipe.data.std or (), torch.device("cpu"))
-        fit(normalize(torch.from_numpy(np.array(train_set.images[:FITTED]))))
+    if train_set is not None:
+        fit_to(model, recipe, train_set)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optim = recipe.optim
     make = function("optimizers", optim.name)
@@ -211,6 +209,16 @@ def make_state(recipe: Recipe, seed: int, device: torch.device, train_set: Image
     average = start_average(model) if recipe.train.ema_decay > 0 else None
     scaler = make_scaler(recipe.train.precision, device)
     return TrainState(model, optimizer, average, scaler=scaler, sums=new_sums(device))
+
+
+def fit_to(model: nn.Module, recipe: Recipe, train_set: ImageSet) -> None:
+    """Let a network that wants it see normalised images: evenly spaced ones, since a folder lists them class by class."""
+    fit: Callable[[Tensor], None] | None = getattr(model, "fit", None)
+    if fit is not None:
+        count = min(len(train_set), max(1, FITTED // recipe.network.image_size**2))
+        rows = np.linspace(0, len(train_set) - 1, count).astype(np.int64)
+        normalize = make_normalize(recipe.data.mean or (), recipe.data.std or (), torch.device("cpu"))
+        fit(normalize(torch.from_numpy(train_set.take(rows).images[:])))
 
 
 def _load(run: Run, state: TrainState, device: torch.device) -> None:
