@@ -3,8 +3,8 @@
     python benchmarks/gpu_run.py --data .carry/data --out $OUT --minutes 9.5 [--only RECIPE_OR_NAME] [--set KEY=VALUE]
 
 Each entry is trained by `resfit train` in a process of its own and tested once; an entry with `script` is a benchmark, whose
-JSON goes to OUT/NAME, kept when it ends well within the time. At the end of the time the running one is asked
-to stop (SIGTERM) and leaves a checkpoint in --runs; the next call on the same machine goes on from it. What a record in
+objects go to OUT, one to each of `files`, kept when it ends well within the time. At the end of the time the running one is
+asked to stop (SIGTERM) and leaves a checkpoint in --runs; the next call on the same machine goes on from it. What a record in
 results/ holds already is passed over. `--set` shortens every recipe, `--more` adds to the arguments of a script, to try them
 on a CPU: `--set train.epochs=1 --set schedule.warmup_epochs=0`, and `--only` one of them.
 """
@@ -35,7 +35,7 @@ def main() -> None:
     for entry in read_queue(ROOT / "benchmarks" / "gpu_queue.toml"):
         left = 60 * a.minutes - MARGIN - (time.monotonic() - started)
         if "script" in entry:
-            if a.only in (None, entry["name"]) and not is_done(a.out, entry) and left >= 60 * entry["minutes"]:
+            if a.only in (None, entry["files"][0]) and not is_done(a.out, entry) and left >= 60 * entry["minutes"]:
                 rows.append(run_script(entry, a, left))
                 print(" ".join(rows[-1]), flush=True)
             continue
@@ -78,13 +78,13 @@ def record(out: Path, entry: Entry) -> Path:
 
 def is_done(out: Path, entry: Entry) -> bool:
     if "script" in entry:
-        return any((folder / str(entry["name"])).exists() for folder in (out, ROOT / "results"))
+        return any((folder / str(entry["files"][0])).exists() for folder in (out, ROOT / "results"))
     file = record(out, entry)
     return file.exists() and entry["seed"] in [row["seed"] for row in read_result(file)["runs"]]
 
 
 def run_script(entry: Entry, a: argparse.Namespace, left: float) -> list[str]:
-    """Run a benchmark, its JSON into OUT; return its row of the table."""
+    """Run a benchmark, its JSON objects into OUT; return its row of the table."""
     words = [sys.executable, str(ROOT / entry["script"]), a.data, *entry["arguments"], "--device", a.device, *a.more]
     begun, output = time.monotonic(), ""
     try:
@@ -93,9 +93,20 @@ def run_script(entry: Entry, a: argparse.Namespace, left: float) -> list[str]:
     except subprocess.TimeoutExpired:
         how = "stopped, out of time"
     if how == "done":
-        (a.out / entry["name"]).write_text(output)
+        for name, value in zip(entry["files"], objects(output), strict=True):
+            (a.out / name).write_text(json.dumps(value, indent=2) + "\n")
     print(output, flush=True)
-    return [entry["name"], f"{time.monotonic() - begun:.0f}", "-", how, "-"]
+    return [entry["files"][0], f"{time.monotonic() - begun:.0f}", "-", how, "-"]
+
+
+def objects(text: str) -> list[Any]:
+    """Return the JSON objects that stand one after the other in a text."""
+    decoder, found, text = json.JSONDecoder(), [], text.strip()
+    while text:
+        value, end = decoder.raw_decode(text)
+        found.append(value)
+        text = text[end:].lstrip()
+    return found
 
 
 def run(entry: Entry, folder: Path, a: argparse.Namespace, left: float) -> list[str]:

@@ -190,6 +190,8 @@ def report(
     parts |= {"compile_seconds": ours[0]["compile_seconds"], "compile_seconds_warm": mine[-1]["compile_seconds"]}
     seconds: dict[str, Any] = {"peer_values": column(peers, "seconds"), "goal_is": "ratio at most", **more}
     seconds |= {key: round(value, 4) for key, value in parts.items()} | {"peer_set_up_seconds": round(set_up, 1)}
+    means = [statistics.mean(column(trials, "accuracy_tta")) for trials in (mine, peers)]
+    seconds |= {"qualified": means[0] >= means[1], "unless": "less accurate than the peer"}
     figure = f"seconds of training and prediction, {recipe.name}, beside {name}"
     show(figure, column(mine, "seconds"), GOALS.get(name), digits=4, **seconds)
     for key, what in (("accuracy_tta", f"with test-time augmentation, {recipe.tta}"), ("accuracy", "without")):

@@ -74,7 +74,7 @@ def table(folder: Path) -> str:
 
 def cells(value: dict[str, Any]) -> list[str]:
     measured = number(value["value"])
-    if "train_seconds" in value:
+    if "interval" in value and "train_seconds" in value:
         low, high = value["interval"]
         measured += f" (95% {low:.4f} to {high:.4f}) in {value['train_seconds'] / 60:.1f} min of training"
     beside = f"{value['peer']}: {number(value['peer_value'])}, ratio {value['ratio']}" if value.get("peer") else "–"

@@ -19,7 +19,7 @@ from resfit.data.augment import make_augment
 from resfit.data.images import PixelRule
 from resfit.evaluation.bundle import Bundle
 from resfit.evaluation.stream import stream_logits
-from resfit.machine import choose_device, default_threads, describe, tune
+from resfit.machine import choose_device, default_threads, describe, has_bfloat16, tune
 from resfit.models.cost import Cost
 from resfit.models.families import build, cost
 from resfit.recipe import Recipe
@@ -45,15 +45,20 @@ TRY = {
 }
 
 
+# one pass a step over whole images, so that rates and macs are of the same
+PLAIN = ("data.mean=[0.5,0.5,0.5]", "data.std=[0.25,0.25,0.25]", "resizing={}", "freezing={}", "optim.sam_rho=0")
+PLAIN += ("optim.sam_adaptive=false",)
+
+
 def run_bench(names: Sequence[str] = (), device: str = "auto", seconds: float = SECONDS) -> dict[str, Any]:
     """Measure the machine, then each network's training and prediction on random images, in about `seconds` altogether.
+
+    Training is the recipe's step without resizing, freezing and SAM.
 
     Rates are GFLOP/s, GB/s and images/s; shares are of the machine's rates. The process keeps what `tune` sets. Raises
     UsageError for an unknown name, ResourceError for a device that is not there.
     """
-    recipes = [
-        load_recipe(name, ["data.mean=[0.5,0.5,0.5]", "data.std=[0.25,0.25,0.25]"]) for name in names or NETWORKS
-    ]
+    recipes = [load_recipe(name, PLAIN) for name in names or NETWORKS]
     place = choose_device(device)
     tune(default_threads())
     machine = _machine(place, seconds / 5)
@@ -71,7 +76,12 @@ def _machine(device: torch.device, seconds: float) -> dict[str, Any]:
     """Return the rate of a large matrix product in each native type, and of a large triad, a = b + 2 c."""
     side, count = (8192, 2**28) if device.type == "cuda" else (1024, 2**24)
     matrix: dict[str, float | None] = {"float32": None, "bfloat16": None}
-    for kind in (torch.float32, torch.bfloat16) if _has_bfloat16(device) else (torch.float32,):
+    native = (
+        has_bfloat16()
+        if device.type == "cpu"
+        else device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
+    for kind in (torch.float32, torch.bfloat16) if native else (torch.float32,):
         left = torch.randn(side, side, device=device).to(kind)
         out = torch.empty_like(left)
         rate = _per_second(partial(torch.mm, left, left, out=out), device, seconds / 3)
@@ -79,12 +89,6 @@ def _machine(device: torch.device, seconds: float) -> dict[str, Any]:
     b, c, a = (torch.ones(count, device=device) for _ in range(3))
     triads = _per_second(lambda: torch.add(b, c, alpha=2, out=a), device, seconds / 3)
     return {"matrix_gflops": matrix, "memory_gb_per_second": round(3 * 4 * count * triads / 1e9, 1)}
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 def _network(recipe: Recipe, device: torch.device, machine: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -182,6 +186,8 @@ def _per_second(work: Callable[[], object], device: torch.device, seconds: float
             work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+        elif device.type == "mps":
+            torch.mps.synchronize()
         return time.perf_counter() - started
 
     run(1)

@@ -21,10 +21,9 @@ CASES += [(name, "float16") for name in ("r1-4", "r3", "r4-lighter", "best-5m", 
 
 def recipe_of(name, precision, *settings):
     fixed = ["data.mean=[0.5,0.5,0.5]", "data.std=[0.25,0.25,0.25]", "train.epochs=9", "schedule.warmup_epochs=0"]
-    narrow = [
-        "network=resnet:widths=8,16,16,16:blocks_per_stage=1,1,1,1:se_reduction=4",
-        f"train.precision={precision}",
-    ]
+    network = "resnet:widths=8,16,16,16:blocks_per_stage=1,1,1,1:se_reduction=4"
+    network = "whitened:widths=8,16,16:blocks_per_stage=1,1,1" if name.startswith("speed-") else network
+    narrow = [f"network={network}", f"train.precision={precision}"]
     more = MORE if name == "muon" else []
     return load_recipe("default" if name == "muon" else name, [*fixed, *narrow, *more, *settings])
 

@@ -10,8 +10,8 @@ from torch import nn
 from resfit import machine
 from resfit.plugins import check_params
 from resfit.recipefile import load_recipe
-from resfit.training import launch, precision
-from resfit.training.launch import make_state, train
+from resfit.training import launch, loop, precision
+from resfit.training.launch import make_state, resume, train
 from resfit.training.optim import muon, sgd
 from resfit.training.precision import choose_precision, make_autocast, make_scaler, scaled_update
 from resfit.training.state import restore, state_tensors
@@ -207,7 +207,20 @@ def test_the_scale_is_part_of_the_state():
 def test_a_float16_run_trains_and_resumes(monkeypatch, tmp_path, tiny_recipe, digits_npz):
     monkeypatch.setattr(launch, "fix_precision", lambda recipe, device: recipe)
     settings = ["train.precision=float16", "train.epochs=2"]
-    run = train(tiny_recipe, digits_npz, tmp_path / "run", settings=settings)
+    whole = train(tiny_recipe, digits_npz, tmp_path / "whole", settings=settings, device="cpu")
+
+    def stop(self, state, steps_per_epoch, seconds):
+        if state.step == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)  # a checkpoint each step
+    with monkeypatch.context() as inside:
+        inside.setattr(launch.Progress, "step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_recipe, digits_npz, tmp_path / "run", settings=settings, device="cpu")
+    run = resume(tmp_path / "run")
+    weights = [folder / "bundle" / "model.safetensors" for folder in (whole.folder, run.folder)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
     rows = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
     assert rows[-1]["train_accuracy"] > 0.4  # three classes

@@ -37,7 +37,12 @@ def info(source: str | Path, image_size: int = 32, val_fraction: float = 0.1) ->
     stored = {part: find_cached(cache_key(opened, part, rule)) for part in _parts(opened)} if opened.signature else {}
     warm = bool(stored) and None not in stored.values()
     parts = {part: found for part, found in stored.items() if found} if warm else _outlines(opened, image_size)
-    names: list[Split] = [name for name in ("train", "val", "test") if name != "test" or "test" in parts]
+    sources: dict[Split, set[str]] = {
+        "train": {"all", "train"},
+        "val": {"all", "train", "val"},
+        "test": {"all", "test"},
+    }
+    names = [name for name, wanted in sources.items() if wanted & set(opened.splits)]
     splits = {name: _describe(choose(opened, name, val_fraction, parts.__getitem__)) for name in names}
     looked = [_sizes(opened.list_split(split)) for split in opened.splits]
     sizes = sum(looked, Counter[tuple[int, int]]())

@@ -50,7 +50,7 @@ def decode_files(paths: Sequence[str], rule: PixelRule, images: np.memmap, keys:
             assert worker.stdout is not None
             answer = worker.stdout.read()
             if worker.wait() == DataError.exit_code:
-                raise DataError(answer.decode())
+                raise DataError(answer.decode(errors="surrogateescape"))
             if worker.returncode != 0 or len(answer) != 8 * (stop - start):
                 raise RuntimeError(f"a decoding worker ended with exit code {worker.returncode}")
             keys[start:stop] = np.frombuffer(answer, np.uint64)
@@ -73,6 +73,6 @@ def _main() -> None:
     try:
         _fill(paths, PixelRule(**job["rule"]), images, keys)
     except DataError as error:
-        sys.stdout.write(str(error))
+        sys.stdout.buffer.write(str(error).encode(errors="surrogateescape"))
         sys.exit(error.exit_code)
     sys.stdout.buffer.write(keys.tobytes())

@@ -11,7 +11,8 @@ from resfit.data.batches import make_normalize
 from resfit.data.rows import Images, release
 
 VIEWS = {"none": 1, "flip": 2, "flip-shift": 6}  # how many views a prediction takes
-BATCH = 500  # large enough to fill two cores or a GPU, small enough for 200-pixel images in 2 GB
+BATCH = 500  # images at once: enough to fill two cores or a GPU
+PIXELS = 2**21  # and no more of them than this, whatever their size: a map 64 wide then takes half a gigabyte
 
 
 @torch.inference_mode()
@@ -22,7 +23,6 @@ def predict_logits(
     std: Sequence[float],
     tta: str = "none",
     tta_below: float = 1.0,
-    batch_size: int = BATCH,
 ) -> np.ndarray:
     """Return logits (N, K) float32 of uint8 images (N, 3, H, W); the model is left in the mode it was in.
 
@@ -32,19 +32,37 @@ def predict_logits(
     """
     device = next(model.parameters()).device
     normalize = make_normalize(mean, std, device)
+    batch_size = images_at_once(images.shape[-1])
     was_training = model.training
     model.eval()
+
+    def inputs(rows: "slice | Tensor") -> Tensor:
+        if isinstance(images, Tensor):
+            some = images[rows if isinstance(rows, slice) else rows.to(images.device)]
+            return normalize(some.to(device))
+        batch = torch.from_numpy(np.array(images[rows if isinstance(rows, slice) else rows.numpy()]))
+        release(images)  # what was copied, since a memory-mapped cache is read-only
+        return normalize(batch.to(device))
+
+    everywhere = tta_below >= 1
     parts = []
     for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        if not isinstance(batch, Tensor):
-            batch = torch.from_numpy(np.array(batch))  # a copy: a memory-mapped cache is read-only
-        if not isinstance(images, Tensor):
-            release(images)
-        inputs = normalize(batch.to(device))
-        parts.append(_answer(model, inputs, tta, tta_below))
+        batch = inputs(slice(start, start + batch_size))
+        plain: Tensor = model(batch).float()
+        parts.append(_mean(model, batch, plain, tta) if everywhere else plain)
+    logits = torch.cat(parts)
+    if tta != "none" and not everywhere:
+        unsure = torch.nonzero(logits.softmax(1).amax(1) < tta_below)[:, 0]  # gathered, so that batches are full
+        for start in range(0, len(unsure), batch_size):
+            rows = unsure[start : start + batch_size]
+            logits[rows] = _mean(model, inputs(rows.cpu()), logits[rows], tta)
     model.train(was_training)
-    return torch.cat(parts).cpu().numpy()
+    return logits.cpu().numpy()
+
+
+def images_at_once(side: int) -> int:
+    """Return how many images of `side` by `side` pixels the network is given at once."""
+    return max(1, min(BATCH, PIXELS // side**2))
 
 
 def views(inputs: Tensor, tta: str) -> list[tuple[float, Tensor]]:
@@ -64,19 +82,10 @@ def views(inputs: Tensor, tta: str) -> list[tuple[float, Tensor]]:
     return [(share, side) for share, view in shares for side in (view, view.flip(-1))]
 
 
-def _answer(model: nn.Module, inputs: Tensor, tta: str, tta_below: float) -> Tensor:
-    logits: Tensor = model(inputs).float()
-    if tta == "none":
-        return logits
-    if tta_below >= 1:
-        return _mean(model, inputs, logits, tta)
-    unsure = logits.softmax(1).amax(1) < tta_below
-    if unsure.any():
-        logits[unsure] = _mean(model, inputs[unsure], logits[unsure], tta)
-    return logits
-
-
-def _mean(model: nn.Module, inputs: Tensor, logits: Tensor, tta: str) -> Tensor:
-    (share, _), *others = views(inputs, tta)  # the first is the image itself
-    parts = [share * logits, *(weight * model(view).float() for weight, view in others)]
+def _mean(model: nn.Module, inputs: Tensor, plain: Tensor, tta: str) -> Tensor:
+    """Return the weighted mean of the views' logits; `plain` are those of the first, the images themselves."""
+    (share, _), *others = views(inputs, tta)
+    if not others:
+        return plain
+    parts = [share * plain, *(weight * model(view).float() for weight, view in others)]
     return torch.stack(parts).sum(0)

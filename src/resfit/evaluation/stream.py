@@ -20,11 +20,10 @@ from resfit.data.keys import read_file
 from resfit.data.listing import Blob, Listing, to_rule
 from resfit.evaluation.bundle import Bundle
 from resfit.evaluation.folding import fold
-from resfit.evaluation.predict import BATCH, predict_logits
+from resfit.evaluation.predict import images_at_once, predict_logits
 from resfit.machine import default_threads, tune
 
 CPU_PIXELS = 2**16  # of a chunk: 64 images of 32 pixels
-DEVICE_PIXELS = 2**21  # and no more than BATCH images
 WORTH_FOLDING = 200  # images from which on folding (0.1 s) pays
 
 T = TypeVar("T")
@@ -45,13 +44,13 @@ def stream_logits(listings: Sequence[Listing], bundles: Sequence[Bundle]) -> lis
     networks = [_network(bundle, on_cpu and count >= WORTH_FOLDING) for bundle in bundles]
     rules = list(dict.fromkeys(bundle.rule for bundle in bundles))
     area = max(rule.size for rule in rules) ** 2
-    most = max(1, CPU_PIXELS // area) if on_cpu else max(1, min(BATCH, DEVICE_PIXELS // area))
+    most = max(1, CPU_PIXELS // area) if on_cpu else min(images_at_once(rule.size) for rule in rules)
     size = min(most, -(-count // threads)) if on_cpu else most
 
     def answer(read: tuple[list[int], dict[PixelRule, np.ndarray]]) -> tuple[list[int], list[np.ndarray]]:
         places, pixels = read
         parts = [
-            predict_logits(network, pixels[bundle.rule], bundle.mean, bundle.std, bundle.tta, bundle.tta_below, most)
+            predict_logits(network, pixels[bundle.rule], bundle.mean, bundle.std, bundle.tta, bundle.tta_below)
             for bundle, network in zip(bundles, networks, strict=True)
         ]
         return places, parts
