@@ -46,8 +46,14 @@ TRY = {
 
 
 # one pass a step over whole images, so that rates and macs are of the same
-PLAIN = ("data.mean=[0.5,0.5,0.5]", "data.std=[0.25,0.25,0.25]", "resizing={}", "freezing={}", "optim.sam_rho=0")
-PLAIN += ("optim.sam_adaptive=false",)
+PLAIN = (
+    "data.mean=[0.5,0.5,0.5]",
+    "data.std=[0.25,0.25,0.25]",
+    "resizing={}",
+    "freezing={}",
+    "optim.sam_rho=0",
+    "optim.sam_adaptive=false",
+)
 
 
 def run_bench(names: Sequence[str] = (), device: str = "auto", seconds: float = SECONDS) -> dict[str, Any]:
@@ -76,11 +82,9 @@ def _machine(device: torch.device, seconds: float) -> dict[str, Any]:
     """Return the rate of a large matrix product in each native type, and of a large triad, a = b + 2 c."""
     side, count = (8192, 2**28) if device.type == "cuda" else (1024, 2**24)
     matrix: dict[str, float | None] = {"float32": None, "bfloat16": None}
-    native = (
-        has_bfloat16()
-        if device.type == "cpu"
-        else device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    )
+    native = has_bfloat16() if device.type == "cpu" else False
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
     for kind in (torch.float32, torch.bfloat16) if native else (torch.float32,):
         left = torch.randn(side, side, device=device).to(kind)
         out = torch.empty_like(left)

@@ -205,13 +205,9 @@ def _data(parser: Parser, known: dict[str, Parser]) -> None:
         p = group.add_parser(name, help=text, description=text, allow_abbrev=False)
         p.set_defaults(run=run)
         p.add_argument("source", metavar="PATH", help="a folder, archive or .npz, or cifar10, cifar100, digits")
-        for flag, does in (
-            ("--json", "print one JSON object to stdout"),
-            ("--debug", "show a traceback where something fails"),
-        ):
-            p.add_argument(
-                flag, action="store_true", default=argparse.SUPPRESS, help=does
-            )  # or as given before the verb
+        flags = {"--json": "print one JSON object to stdout", "--debug": "show a traceback where something fails"}
+        for flag, does in flags.items():  # not given here: as before the second word
+            p.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=does)
         if name != "check":
             p.add_argument("--image-size", type=int, default=32, metavar="N", help="pixels of a side (default 32)")
         known[f"data {name}"] = p
