@@ -68,7 +68,7 @@ MISTAKES = {
     "data inf digits": (2, "invalid choice: 'inf'"),
     "data info": (2, "data info: the following arguments are required: PATH"),
     "data info digits --image-siz 8": (2, "--image-siz: no such option. Did you mean '--image-size'"),
-    "data prepare digits --image-size 0": (2, "Use a size of 1 or more"),
+    "data prepare digits --image-size 0": (2, "pixel rule: 0 pixels, squash, bicubic: not known. Use 1 pixel or more"),
     "data check nowhere": (4, "nowhere: neither a path that exists nor a known name"),
     "predict nowhere photo.png": (2, "nowhere: is no finished run or bundle"),
 }

@@ -1,6 +1,7 @@
 """The queue for the GPU: every entry names a recipe that exists, fits a command or says how many, and has no record yet."""
 
 import argparse
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -16,9 +17,9 @@ QUEUE = [entry for entry in EVERY if "script" not in entry]
 SCRIPTS = [entry for entry in EVERY if "script" in entry]
 
 
-@pytest.mark.parametrize("entry", SCRIPTS, ids=lambda entry: entry["name"])
+@pytest.mark.parametrize("entry", SCRIPTS, ids=lambda entry: entry["files"][0])
 def test_a_script_can_run(entry, monkeypatch):
-    assert set(entry) <= {"script", "arguments", "name", "minutes", "seed"}
+    assert set(entry) <= {"script", "arguments", "files", "minutes", "seed"}
     assert entry["minutes"] <= 9
     assert entry["arguments"][entry["arguments"].index("--recipe") + 1] in recipe_names()
     assert not SCRIPT["is_done"](ROOT / "results", entry)
@@ -29,8 +30,8 @@ def test_a_script_can_run(entry, monkeypatch):
 
 def test_a_scripts_output_is_kept_where_it_ends_well(tmp_path, monkeypatch):
     script, out = tmp_path / "script.py", tmp_path / "out"
-    script.write_text("import sys; print(sys.argv[1:]); sys.exit('--fail' in sys.argv)")
-    entry = {"script": str(script), "arguments": ["--n", "3"], "name": "it.json", "minutes": 1}
+    script.write_text("import json, sys; print(json.dumps(sys.argv[1:])); print('{}'); sys.exit('--fail' in sys.argv)")
+    entry = {"script": str(script), "arguments": ["--n", "3"], "files": ["it.json", "more.json"], "minutes": 1}
     out.mkdir()
     options = argparse.Namespace(data="images", out=out, device="cpu", more=["--fail"])
     assert SCRIPT["run_script"](entry, options, 60)[3] == "exit 1"
@@ -38,7 +39,8 @@ def test_a_scripts_output_is_kept_where_it_ends_well(tmp_path, monkeypatch):
     options.more = []
     assert SCRIPT["run_script"](entry, options, 60)[3] == "done"
     assert SCRIPT["is_done"](out, entry)
-    assert (out / "it.json").read_text() == "['images', '--n', '3', '--device', 'cpu']\n"
+    assert json.loads((out / "it.json").read_text()) == ["images", "--n", "3", "--device", "cpu"]
+    assert json.loads((out / "more.json").read_text()) == {}
 
 
 @pytest.mark.parametrize("entry", QUEUE, ids=lambda entry: f"{entry['recipe']}-{entry['seed']}")

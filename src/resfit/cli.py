@@ -3,7 +3,9 @@
 import argparse
 import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -27,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _end)
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
@@ -47,6 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _unexpected(error)
+
+
+def _end(number: int, frame: object) -> None:
+    """End as an error does, so that what is half-built is removed; training has a handler of its own."""
+    raise SystemExit(128 + number)
 
 
 def _unexpected(error: Exception) -> int:

@@ -253,6 +253,8 @@ def _check_effects(recipe: Recipe) -> None:
         raise ValueError(
             "optim.sam_adaptive does nothing while optim.sam_rho is 0. Set it too: --set optim.sam_rho=0.5"
         )
+    if recipe.tta_below < 1 and recipe.tta == "none":
+        raise ValueError("tta_below does nothing while tta is none. Set it too: --set tta=flip")
 
 
 def _check_course(recipe: Recipe) -> None:

@@ -1,7 +1,11 @@
 """`data info`, `check`, `prepare`: what they say of sets whose faults are known, counted by hand."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -135,3 +139,30 @@ def test_check_of_classes(tmp_path, make, capsys):
     make.write_classes(tmp_path / "split/test", {"ant": 10, "bee": 10}, 500)
     assert main(["data", "check", str(tmp_path / "split")]) == 4
     assert "test has a class 'ant' that the other splits have not. Did you mean 'Ant'" in capsys.readouterr().err
+
+
+def test_check_refuses_what_training_refuses(tmp_path, make, capsys):
+    make.write_classes(tmp_path / "only/test", {"ant": 12, "bee": 12})
+    assert problems(capsys, tmp_path / "only", code=4) == {
+        "training refuses": (1, True, "brings no train split, only test")
+    }
+    make.write_classes(tmp_path / "few", {"ant": 12, "bee": 2})
+    count, fatal, text = problems(capsys, tmp_path / "few", code=4)["training refuses"]
+    assert (count, fatal) == (1, True)
+    assert "class 'bee' has 2 distinct images, too few to hold some out" in text
+    for name, reason in (("only", "brings no train split"), ("few", "too few to hold some out")):
+        assert main(["train", "resnet-8", "--data", str(tmp_path / name), "--device", "cpu"]) == 4
+        assert reason in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM there")
+def test_prepare_that_is_terminated_leaves_nothing_behind(top, tmp_path):
+    folder = tmp_path / "cache" / "images"
+    words = [sys.executable, "-m", "resfit", "data", "prepare", str(top), "--image-size", "5000"]
+    process = subprocess.Popen(words, env=os.environ | {"RESFIT_CACHE": str(tmp_path / "cache")})
+    while not (folder.exists() and any(folder.iterdir())):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(60) == 143
+    assert list(folder.iterdir()) == []

@@ -33,7 +33,7 @@ _STALE = 24 * 3600  # seconds after which the remains of a killed build are remo
 def cache_folder() -> Path:
     """Return the folder of everything that can be made again; it may not exist yet."""
     if given := os.environ.get("RESFIT_CACHE"):
-        return Path(given)
+        return Path(given).expanduser()
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "resfit"
 

@@ -26,7 +26,7 @@ class PixelRule:
     def __post_init__(self) -> None:
         if self.size < 1 or self.fit != "squash" or self.filter != "bicubic":
             raise UsageError(
-                f"pixel rule: {self} is not known. Use a size of 1 or more, fit 'squash', filter 'bicubic'."
+                f"pixel rule: {self.size} pixels, {self.fit}, {self.filter}: not known. Use 1 pixel or more, squash, bicubic."
             )
 
 

@@ -20,9 +20,10 @@ from resfit.data.images import ImageSet, PixelRule
 from resfit.data.listing import Blob, Listing, Source, read_each, read_keys
 from resfit.data.sources import Split, cache_key, choose, read_cached, recognise
 from resfit.data.splits import TEST_SHARE, hold_out
-from resfit.errors import ResourceError
+from resfit.errors import DataError, ResourceError
 
 EXAMPLES = 5  # of one problem
+VAL_SHARE = 0.1  # as recipes have it by default
 FEWEST = 10  # images of a class; with fewer its accuracy says nothing
 _LOOKED_AT = 200  # images of a split whose size `info` reads, evenly spaced
 
@@ -103,6 +104,7 @@ def check(source: str | Path) -> dict[str, Any]:
     names: list[str] = []
     unreadable: list[str] = []
     keys, labels, splits = [], [], []
+    wholes = {}
     for split, listing in listings.items():
         found, failures = read_each(listing, PixelRule(32))
         assert listing.labels is not None, "a Source lists labelled images"
@@ -111,6 +113,7 @@ def check(source: str | Path) -> dict[str, Any]:
         keys.append(found[good])
         labels.append(listing.labels[good])
         splits.append(np.full(len(good), split))
+        wholes[split] = _outline(opened, listing, keys[-1], labels[-1], 1)
         names += [f"{split}: image {i}" if listing.ids is None else listing.ids[i] for i in good]
     classes = next(iter(listings.values())).class_names
     problems = [_problem("unreadable", unreadable, fatal=True)]
@@ -120,6 +123,8 @@ def check(source: str | Path) -> dict[str, Any]:
     problems += _odd_classes(listings, classes)
     problems = [problem for problem in problems if problem["count"]]
     total = sum(listing.count for listing in listings.values())
+    if not any(problem["fatal"] for problem in problems):
+        problems += [_problem("training refuses", [reason], fatal=True) for reason in _refusals(opened, wholes)]
     ok = not any(problem["fatal"] for problem in problems)
     return {"source": opened.name, "images": total, "classes": len(classes), "ok": ok, "problems": problems}
 
@@ -169,17 +174,42 @@ def _parts(opened: Source) -> tuple[str, ...]:
 
 def _outlines(opened: Source, size: int) -> dict[str, ImageSet]:
     """Return the parts of a source with keys and labels, and images that take no memory: all black."""
-    parts = {}
-    for split in opened.splits:
-        listing = opened.list_split(split)
-        images = np.broadcast_to(np.uint8(0), (listing.count, 3, size, size))
-        whole = ImageSet(images, listing.labels, listing.class_names, read_keys(listing), opened.name)
-        if split == "all":
-            held = hold_out(whole.keys, np.asarray(listing.labels), listing.class_names, TEST_SHARE, opened.name)
-            parts = {"trainval": whole.take(np.flatnonzero(~held)), "test": whole.take(np.flatnonzero(held))}
-        else:
-            parts[split] = whole
-    return parts
+    listings = {split: opened.list_split(split) for split in opened.splits}
+    return _halves(
+        {
+            split: _outline(opened, listing, read_keys(listing), np.asarray(listing.labels), size)
+            for split, listing in listings.items()
+        }
+    )
+
+
+def _outline(opened: Source, listing: Listing, keys: np.ndarray, labels: np.ndarray, size: int) -> ImageSet:
+    images = np.broadcast_to(np.uint8(0), (len(keys), 3, size, size))
+    return ImageSet(images, labels, listing.class_names, keys, opened.name)
+
+
+def _halves(wholes: dict[str, ImageSet]) -> dict[str, ImageSet]:
+    """Return native splits as they are, a pool as its test part and the rest."""
+    if "all" not in wholes:
+        return wholes
+    pool = wholes["all"]
+    assert pool.labels is not None
+    held = hold_out(pool.keys, pool.labels, pool.class_names, TEST_SHARE, pool.source)
+    return {"trainval": pool.take(np.flatnonzero(~held)), "test": pool.take(np.flatnonzero(held))}
+
+
+def _refusals(opened: Source, wholes: dict[str, ImageSet]) -> list[str]:
+    """Return what training says of splits that cannot be made."""
+    if not {"all", "train"} & set(wholes):
+        return [f"brings no train split, only {', '.join(wholes)}"]
+    try:
+        parts = _halves(wholes)
+        needed: tuple[Split, ...] = ("train", "val")
+        for name in needed:
+            choose(opened, name, VAL_SHARE, parts.__getitem__)
+    except DataError as error:
+        return [str(error).removeprefix(f"{opened.name}: ")]
+    return []
 
 
 def _describe(split: ImageSet) -> dict[str, Any]:

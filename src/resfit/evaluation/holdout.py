@@ -106,7 +106,7 @@ def note_opening(fingerprint: str, run: Path) -> int:
 def state_folder() -> Path:
     """Return the folder of what outlives runs."""
     if "RESFIT_STATE" in os.environ:
-        return Path(os.environ["RESFIT_STATE"])
+        return Path(os.environ["RESFIT_STATE"]).expanduser()
     home = os.environ.get("XDG_STATE_HOME")
     return (Path(home) if home else Path.home() / ".local" / "state") / "resfit"
 

@@ -32,6 +32,7 @@ def compile_forward(
     if not compiled and not graphs:
         return model, 0.0
     started = time.monotonic()
+    say("train.compile, train.cuda_graphs: compiling, which may take a minute")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the compiler's advice to those who write kernels
