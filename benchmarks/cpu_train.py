@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from resfit.machine import default_threads
-from result import show
+from result import keep, show
 
 NETWORKS = ("r1-4", "r4-lighter", "r5", "resnet-20")
 STEPS = {"r1-4": 1, "r4-lighter": 2, "r5": 3, "resnet-20": 16}
@@ -132,11 +132,6 @@ def measure(network: str, options: argparse.Namespace) -> list[float]:
         )
         keep(options.out, f"cpu_convolutions_{network.replace('-', '_')}", value)
     return [ours / theirs for ours, theirs in zip(rates["ours"], rates[peer], strict=True)]
-
-
-def keep(folder: Path | None, name: str, value: dict[str, Any]) -> None:
-    if folder is not None:
-        (folder / f"{name}.json").write_text(json.dumps(value, indent=2) + "\n")
 
 
 def serve(options: argparse.Namespace) -> None:

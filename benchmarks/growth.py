@@ -9,7 +9,6 @@ a million, in $TMPDIR), which resfit.data.feed streams; elsewhere they are held 
 
 import argparse
 import itertools
-import json
 import statistics
 import tempfile
 import time
@@ -27,7 +26,7 @@ from resfit.models.families import cost
 from resfit.recipefile import load_recipe
 from resfit.training.launch import make_state
 from resfit.training.step import make_step
-from result import show
+from result import keep, show
 
 CPU = torch.device("cpu")
 BASE = {"batch_size": 128, "width": 16, "depth": 1, "image_size": 32, "images": 10_000}
@@ -78,8 +77,7 @@ def main() -> None:
         threads=threads,
         growth=growth,
     )
-    if options.out is not None:
-        (options.out / "growth.json").write_text(json.dumps(value, indent=2) + "\n")
+    keep(options.out, "growth", value)
 
 
 def grow(name: str, options: argparse.Namespace, threads: int, scratch: Path) -> dict[str, Any]:

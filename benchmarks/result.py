@@ -37,6 +37,12 @@ def show(
     return value | more
 
 
+def keep(folder: Path | None, name: str, value: dict[str, Any]) -> None:
+    """Also write a result to folder/name.json, where a folder is given."""
+    if folder is not None:
+        (folder / f"{name}.json").write_text(json.dumps(value, indent=2) + "\n")
+
+
 def device() -> str:
     """Return processor, cores and Python."""
     model = platform.machine()

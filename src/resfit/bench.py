@@ -19,12 +19,13 @@ from resfit.data.augment import make_augment
 from resfit.data.images import PixelRule
 from resfit.evaluation.bundle import Bundle
 from resfit.evaluation.stream import stream_logits
-from resfit.machine import choose_device, default_threads, describe, has_bfloat16, tune
+from resfit.machine import choose_device, default_threads, describe, tune
 from resfit.models.cost import Cost
 from resfit.models.families import build, cost
 from resfit.recipe import Recipe
 from resfit.recipefile import load_recipe
 from resfit.training.launch import make_state
+from resfit.training.precision import choose_precision
 from resfit.training.step import make_step
 
 NETWORKS = ("r4-lighter", "r1-4", "resnet-20")
@@ -82,9 +83,7 @@ def _machine(device: torch.device, seconds: float) -> dict[str, Any]:
     """Return the rate of a large matrix product in each native type, and of a large triad, a = b + 2 c."""
     side, count = (8192, 2**28) if device.type == "cuda" else (1024, 2**24)
     matrix: dict[str, float | None] = {"float32": None, "bfloat16": None}
-    native = has_bfloat16() if device.type == "cpu" else False
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    native = device.type != "mps" and choose_precision("bfloat16", device) == "bfloat16"
     for kind in (torch.float32, torch.bfloat16) if native else (torch.float32,):
         left = torch.randn(side, side, device=device).to(kind)
         out = torch.empty_like(left)

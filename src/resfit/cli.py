@@ -106,8 +106,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     def verb(name: str, run: verbs.Verb, text: str) -> Parser:
         made = group.add_parser(name, help=text, description=text, allow_abbrev=False)
         made.set_defaults(run=run)
-        made.add_argument("--json", action="store_true", help="print one JSON object to stdout")
-        made.add_argument("--debug", action="store_true", help="show a traceback where something fails")
+        _flags(made, False)
         known[name] = made
         return made
 
@@ -214,12 +213,19 @@ def _data(parser: Parser, known: dict[str, Parser]) -> None:
         p = group.add_parser(name, help=text, description=text, allow_abbrev=False)
         p.set_defaults(run=run)
         p.add_argument("source", metavar="PATH", help="a folder, archive or .npz, or cifar10, cifar100, digits")
-        flags = {"--json": "print one JSON object to stdout", "--debug": "show a traceback where something fails"}
-        for flag, does in flags.items():  # not given here: as before the second word
-            p.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=does)
+        _flags(p, argparse.SUPPRESS)  # not given here: as before the second word
         if name != "check":
             p.add_argument("--image-size", type=int, default=32, metavar="N", help="pixels of a side (default 32)")
         known[f"data {name}"] = p
+
+
+def _flags(parser: Parser, default: bool | str) -> None:
+    """Add what every verb takes."""
+    for flag, does in (
+        ("json", "print one JSON object to stdout"),
+        ("debug", "show a traceback where something fails"),
+    ):
+        parser.add_argument(f"--{flag}", action="store_true", default=default, help=does)
 
 
 def _device(parser: Parser) -> None:

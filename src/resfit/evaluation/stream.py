@@ -43,8 +43,8 @@ def stream_logits(listings: Sequence[Listing], bundles: Sequence[Bundle]) -> lis
         tune(threads)
     networks = [_network(bundle, on_cpu and count >= WORTH_FOLDING) for bundle in bundles]
     rules = list(dict.fromkeys(bundle.rule for bundle in bundles))
-    area = max(rule.size for rule in rules) ** 2
-    most = max(1, CPU_PIXELS // area) if on_cpu else min(images_at_once(rule.size) for rule in rules)
+    side = max(rule.size for rule in rules)
+    most = max(1, CPU_PIXELS // side**2) if on_cpu else images_at_once(side)
     size = min(most, -(-count // threads)) if on_cpu else most
 
     def answer(read: tuple[list[int], dict[PixelRule, np.ndarray]]) -> tuple[list[int], list[np.ndarray]]:
