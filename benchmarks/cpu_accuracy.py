@@ -80,7 +80,7 @@ def trained(recipe: Recipe, folder: Path, a: argparse.Namespace) -> dict[str, An
         begun = (folder / "run.json").exists()
         environment = os.environ | {"OMP_NUM_THREADS": str(a.train_threads)}
         words = ["resume", str(folder)] if begun else words
-        subprocess.run([sys.executable, "-m", "resfit", *words], check=True, env=environment)
+        subprocess.run([sys.executable, "-m", "resfit", *words], check=True, env=environment, stdout=subprocess.DEVNULL)
     resfit.test(folder, a.data, "cpu")
     run = open_run(folder)
     return {**json.loads(run.receipt_file.read_text()), "summary": run.summary, "info": run.info}
@@ -91,7 +91,7 @@ def airbench(a: argparse.Namespace, file: Path) -> dict[str, Any]:
         done = subprocess.run(peer_words(a, a.train_threads), check=True, stdout=subprocess.PIPE, text=True)
         file.write_text(done.stdout.splitlines()[-1])
     found: dict[str, Any] = json.loads(file.read_text())
-    return found
+    return found | {name: round(found[name], 4) for name in ("accuracy", "accuracy_tta")}
 
 
 def peer_words(a: argparse.Namespace, threads: int, *more: str) -> list[str]:
