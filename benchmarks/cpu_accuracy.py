@@ -5,7 +5,8 @@
 Each side is trained on train + val and tested once; what DIR holds of an earlier call is taken as it is, so that the three may
 be trained one after the other, with one thread beside other work (--train-threads 1) or with both. Their time is not that of
 these trainings: it is the number of steps times the median seconds of a step with both threads, measured at the end in
-alternation, each side alone on the machine while the others are stopped. train_seconds, as it was, stands beside it.
+alternation, each side alone on the machine while the others are stopped. train_seconds, as it was, stands beside it. --steps
+takes them from the result of the other call instead: its recipes make the same steps, but more or fewer.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +52,11 @@ def main() -> None:
     folders = {"ours": a.work / sides["ours"].name, "report": a.work / f"{REPORT}-{a.report_epochs}"}
     receipts = {name: trained(recipe, folders[name], a) for name, recipe in sides.items()}
     peer = airbench(a, a.work / f"airbench-{a.airbench_epochs:g}.json")
-    seconds = step_seconds(sides, a)
-    times = {name: projected(sides[name], seconds[name], 50_000) for name in sides}
-    times["airbench"] = statistics.median(seconds["airbench"][0]) * (50_000 // 2000) * peer["epochs"]
-    report(a, sides, receipts, peer, times, seconds)
+    found = step_seconds(sides, a) if a.steps is None else json.loads(a.steps.read_text())
+    steps = {name: [float(count) for _, count in phases(recipe, 50_000)] for name, recipe in sides.items()}
+    steps["airbench"] = [50_000 // 2000 * peer["epochs"]]
+    times = {name: sum(map(mul, counts, found["step_seconds"][name])) for name, counts in steps.items()}
+    report(a, sides, receipts, peer, times, found)
 
 
 def arguments() -> argparse.Namespace:
@@ -66,6 +69,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--train-threads", type=int, default=default_threads())
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=Path, metavar="RESULT", help="take the seconds of a step from this result")
     a = parser.parse_args()
     a.airbench_epochs = a.airbench_epochs or EPOCHS[a.minutes][0]
     a.report_epochs = a.report_epochs or EPOCHS[a.minutes][1]
@@ -100,8 +104,8 @@ def peer_words(a: argparse.Namespace, threads: int, *more: str) -> list[str]:
     return [*words, "--epochs", str(a.airbench_epochs), *more]
 
 
-def step_seconds(sides: dict[str, Recipe], a: argparse.Namespace) -> dict[str, list[list[float]]]:
-    """Return the seconds of steps with all threads, in alternation: of each side, a list for each size of its images."""
+def step_seconds(sides: dict[str, Recipe], a: argparse.Namespace) -> dict[str, Any]:
+    """Return the median seconds of a step with all threads, sides in alternation, by side and size of its images, and n."""
     tune(default_threads())
     log = a.work / "steps.log"
     log.unlink(missing_ok=True)
@@ -134,7 +138,8 @@ def step_seconds(sides: dict[str, Recipe], a: argparse.Namespace) -> dict[str, l
         process.send_signal(signal.SIGCONT)
         process.kill()
         process.wait()
-    return found
+    medians = {name: [round(statistics.median(some), 4) for some in values] for name, values in found.items()}
+    return {"step_seconds": medians, "step_n": {name: [len(some) for some in values] for name, values in found.items()}}
 
 
 def clocks(log: Path) -> list[float]:
@@ -173,26 +178,19 @@ def stepper(recipe: Recipe, data: str) -> Any:
     return call
 
 
-def projected(recipe: Recipe, seconds: list[list[float]], count: int) -> float:
-    """Return the seconds of a whole training."""
-    return sum(
-        steps * statistics.median(times) for (_, steps), times in zip(phases(recipe, count), seconds, strict=True)
-    )
-
-
 def report(
     a: argparse.Namespace,
     sides: dict[str, Recipe],
     receipts: dict[str, dict[str, Any]],
     peer: dict[str, Any],
     times: dict[str, float],
-    seconds: dict[str, list[list[float]]],
+    found: dict[str, Any],
 ) -> None:
     ours, theirs = receipts["ours"], receipts["report"]
     show(
         f"test accuracy after {a.minutes} minutes on 2 CPU cores",
         [ours["accuracy"]],
-        max(GOALS[a.minutes], peer["accuracy_tta"], theirs["accuracy"]),
+        round(max(GOALS[a.minutes], peer["accuracy_tta"], theirs["accuracy"]), 4),
         data="cifar10-jpeg",
         digits=4,
         peer=f"airbench94_muon on the CPU, {peer['epochs']} epochs, with its test-time augmentation",
@@ -224,8 +222,9 @@ def report(
             "seconds": round(times["report"], 1),
             "train_seconds": round(theirs["summary"]["train_seconds"], 1),
         },
-        step_seconds={name: [round(statistics.median(some), 4) for some in values] for name, values in seconds.items()},
-        step_n={name: [len(some) for some in values] for name, values in seconds.items()},
+        step_seconds=found["step_seconds"],
+        step_n=found["step_n"],
+        steps_measured_in=a.steps.name if a.steps else "this run",
     )
 
 
