@@ -76,7 +76,8 @@ def cells(value: dict[str, Any]) -> list[str]:
     measured = number(value["value"])
     if "interval" in value and "train_seconds" in value:
         low, high = value["interval"]
-        measured += f" (95% {low:.4f} to {high:.4f}) in {value['train_seconds'] / 60:.1f} min of training"
+        seconds = value.get("seconds", value["train_seconds"])  # alone on the machine, where that was measured
+        measured += f" (95% {low:.4f} to {high:.4f}) in {seconds / 60:.1f} min of training"
     beside = f"{value['peer']}: {number(value['peer_value'])}, ratio {value['ratio']}" if value.get("peer") else "–"
     spread = " to ".join(number(bound) for bound in value["spread"])
     where = f"{value['data']}; {value['device']}; {value.get('run_commit', value['commit'])}"
