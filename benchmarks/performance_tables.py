@@ -105,6 +105,41 @@ ROWS = (
             ("design", "design", "value at most", 1.0),
         )
     ),
+    Row(
+        "seconds of `design` over its default ranges, imports apart",
+        "counting every network",
+        "design_time.json",
+        ("value at most", 1.0),
+        "",
+        "`benchmarks/design_time.py`",
+    ),
+    Row(
+        "rank correlation of the rule of expected accuracy with held-out runs of one budget",
+        "ranking by parameters",
+        "design_runs.json",
+        None,
+        "",
+        "`benchmarks/design_runs.py`",
+    ),
+    *(
+        Row(
+            f"val accuracy of the network that `design` picks, equal training {what}",
+            "the reports' shapes scaled; random search; Optuna unfiltered",
+            f"design_compare_{what}.json",
+            None,
+            "above all three",
+            "`benchmarks/design_compare.py`",
+        )
+        for what in ("seconds", "images")
+    ),
+    Row(
+        "trials an hour of `search` with two workers",
+        "with one worker",
+        "search_rate.json",
+        None,
+        "",
+        "`benchmarks/search_rate.py`",
+    ),
 )
 PARTS = {"batch_size": "batch size", "width": "width", "depth": "blocks a stage", "image_size": "side, pixels"}
 PARTS |= {"images": "images", "threads": "threads"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from resfit.budget import Budget, check_budget, parse_size
+from resfit.budget import Budget, check_budget, parse_duration, parse_size
 from resfit.errors import UsageError
 from resfit.models.families import cost
 from resfit.models.networks import network
@@ -19,6 +19,20 @@ def test_sizes(text, value):
 def test_what_is_no_size(text):
     with pytest.raises(UsageError, match="Write it as 5M"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("5ms", 0.005), ("30s", 30), ("20m", 1200), ("1.5h", 5400), (" 2 H ", 7200), ("0.5ms", 0.0005)],
+)
+def test_times(text, seconds):
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "5", "0s", "-5ms", "5 minutes", "ms", "1e3s", "nan"])
+def test_what_is_no_time(text):
+    with pytest.raises(UsageError, match="Write it as 5ms, 30s, 20m or 2h"):
+        parse_duration(text)
 
 
 @pytest.mark.parametrize(("name", "ok"), [("r1-4", True), ("r2-7", True), ("r2-5", False), ("r1-baseline", False)])

@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 from resfit.cli import main
+from resfit.models.families import cost
+from resfit.models.networks import network
 from resfit.runs import Run
 
 
@@ -37,6 +39,21 @@ MISTAKES = {
     "cost r5 r4-lighter": (2, "r4-lighter: one argument too many"),
     "cost r5 --max-params lots": (2, "'lots' is not a size"),
     "cost": (2, "NAME|SPEC"),
+    "design --max-params 100": (3, "over budget"),
+    "design --max-params lots": (2, "'lots' is not a size"),
+    "design --family resnett": (2, "family: 'resnett' is not known. Did you mean 'resnet'"),
+    "design --family whitened": (2, "whitened: does not say what its blocks cost"),
+    "design --near r55": (2, "r55: unknown network. Did you mean 'r5'"),
+    "design --near r5 --stages 3": (2, "Leave --family and --stages out"),
+    "design --fix widths=64,x": (2, "widths: must be a whole number"),
+    "design --fix width=64": (2, "width: is no field of a network. Did you mean 'widths'"),
+    "design --fix kernel=4": (2, "kernel: must be odd"),
+    "design --near r5 --fix widths=64,128": (2, "widths: 2 given, and no network of the ranges has so many stages"),
+    "design --width-step 0": (2, "width_step: 0 is not from 1"),
+    "design --max-latency 5": (2, "'5' is not a time. Write it as 5ms"),
+    "design --max-latency 1ms --max-params 100": (3, "over budget"),
+    "design --top 0": (2, "--top: 0 is not 1 or more"),
+    "design r5": (2, "r5: one argument too many"),
     "--json list": (2, "Write `resfit VERB --json`"),
     "train r5 --data digits --set lr=0.1": (2, "lr: no such key. Did you mean 'optim.lr'?"),
     "train r5 --data digits --set epochs=1": (2, "epochs: no such key. Did you mean 'train.epochs'?"),
@@ -108,6 +125,34 @@ def test_cost_json_is_the_contract(capsys):
     assert value["memory_mb"] == {"input": 0.01, "activations": 18.63, "params": 17.92, "total": 36.56}
     assert value["weight_bytes"] == 4 * value["params"]
     assert value["budget"]["ok"]
+
+
+def test_design_json_is_the_contract(capsys):
+    code, out, err = run(capsys, "design", "--max-params", "500k", "--max-ram", "60k", "--top", 3, "--json")
+    value = json.loads(out)
+    assert (code, err) == (0, "")
+    assert [key for key in value if isinstance(value[key], list)] == ["networks"]
+    assert value["budget"]["max_params"] == 500_000
+    assert len(value["networks"]) == 3
+    for row in value["networks"]:
+        total = cost(network(row["network"]))
+        assert (row["params"], row["macs"], row["ram"]) == (total.params, total.macs, total.peak)
+        assert row["params"] <= 500_000
+        assert row["ram"] <= 60_000
+    assert value["networks"][0]["kept"] == "highest expected accuracy"
+
+
+def test_design_keeps_what_is_fixed_and_stays_near(capsys):
+    words = ["design", "--fix", "widths=16,24,64", "--fix", "kernel=5", "--image-size", 48, "--classes", 3, "--json"]
+    for row in json.loads(run(capsys, *words)[1])["networks"]:
+        assert (row["spec"]["widths"], row["spec"]["kernel"]) == ([16, 24, 64], 5)
+        assert (row["spec"]["image_size"], row["spec"]["classes"]) == (48, 3)
+    r5 = network("r5")
+    for row in json.loads(run(capsys, "design", "--near", "r5", "--json")[1])["networks"]:
+        spec = row["spec"]
+        assert (spec["family"], spec["se_reduction"]) == ("resnet", 16)
+        assert all(abs(ours - theirs) <= theirs / 4 for ours, theirs in zip(spec["widths"], r5.widths, strict=True))
+        assert all(abs(ours - 3) <= 1 for ours in spec["blocks_per_stage"])
 
 
 def test_cost_of_a_recipes_name_is_its_networks(capsys):

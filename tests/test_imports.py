@@ -31,6 +31,8 @@ ALLOWED["estimator"] = {"errors", "recipe", "recipefile", "data", "evaluation", 
 ALLOWED["demo"] = {"data", "evaluation", "training"}
 ALLOWED["doctor"] = {"", "machine", "data", "evaluation"}
 ALLOWED["bench"] = {"data", "evaluation", "machine", "models", "recipe", "recipefile", "training"}
+ALLOWED["solver"] = {"errors", "machine", "models", "budget", "evaluation"}
+ALLOWED["study"] = {*ALLOWED, "charts", "drawing", "training", "published", "study"}
 ALLOWED["drawing"] = {"errors"}
 ALLOWED["charts"] = {"drawing"}
 ALLOWED["curves"] = {"errors", "durable", "runs", "charts", "drawing"}
@@ -71,6 +73,8 @@ def test_models_and_data_do_not_know_each_other():
         "from resfit.cli import main; main(['cost', 'r5'])",
         "from resfit.cli import main; main(['list'])",
         "from resfit.cli import main; main(['claims'])",
+        "from resfit.cli import main; main(['design', '--max-params', '50k', '--top', '1'])",
+        "import resfit.study.space; resfit.study.space.load_space('small')",
         "import resfit.recipefile; resfit.recipefile.load_recipe('r4-lighter')",
         "from resfit.cli import main; main(['cost', 'r5', '--layers'])",
         "import resfit.cli, resfit.verbs, resfit.printing, resfit.curves",

@@ -48,6 +48,12 @@ def test_settings_by_key():
     assert recipe.network.widths == (64, 128, 256)
 
 
+def test_defaults_of_a_network_follow_what_is_set():
+    network = load_recipe("r5", ["network.widths=[8,16,32,64]", "network.se_reduction=4"]).network
+    assert (network.widths, network.stem_width) == ((8, 16, 32, 64), 8)  # the stem is as wide as the first stage
+    assert load_recipe("r1-4", ["network.widths=[8,16,32,64]"]).network.stem_width == 64  # its own, stated
+
+
 def test_image_size_of_the_data_is_the_networks():
     recipe = load_recipe("resnet-20", ["data.image_size=24"])
     assert recipe.network.image_size == 24

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from resfit.published.reproduction import reproduce
     from resfit.recipe import Recipe
     from resfit.recipefile import load_recipe
+    from resfit.solver.exact import design
+    from resfit.study.launch import search
     from resfit.training.launch import resume, train
     from resfit.training.seeds import train_seeds
 
@@ -31,6 +33,7 @@ _HOMES = {
     "Recipe": "resfit.recipe:Recipe",
     "build": "resfit.models.families:build",
     "cost": "resfit.models.families:cost",
+    "design": "resfit.solver.exact:design",
     "draw_curves": "resfit.curves:draw_curves",
     "evaluate": "resfit.evaluation.holdout:evaluate",
     "load": "resfit.evaluation.bundle:load_bundle",
@@ -39,6 +42,7 @@ _HOMES = {
     "predict": "resfit.evaluation.answers:predict",
     "reproduce": "resfit.published.reproduction:reproduce",
     "resume": "resfit.training.launch:resume",
+    "search": "resfit.study.launch:search",
     "test": "resfit.evaluation.holdout:test",
     "train": "resfit.training.launch:train",
     "train_seeds": "resfit.training.seeds:train_seeds",
@@ -51,6 +55,7 @@ __all__ = [
     "Recipe",
     "build",
     "cost",
+    "design",
     "draw_curves",
     "evaluate",
     "load",
@@ -59,6 +64,7 @@ __all__ = [
     "predict",
     "reproduce",
     "resume",
+    "search",
     "test",
     "train",
     "train_seeds",

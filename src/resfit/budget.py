@@ -1,4 +1,4 @@
-"""Budget: the limits a network must keep, sizes as people write them (`5M`, `500k`), and the verdict on a cost."""
+"""Budget: the limits a network must keep, sizes (`5M`) and times (`20m`) as people write them, and the verdict on a cost."""
 
 import re
 from dataclasses import dataclass
@@ -7,11 +7,12 @@ from resfit.errors import UsageError
 from resfit.models.cost import Cost
 
 SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper limits, each inclusive; None is no limit. max_bytes counts float32 weights. Sizes as text are parsed.
+    """Upper limits, each inclusive; None is no limit. max_bytes counts float32 weights, max_ram activations at int8.
 
     With `enforce` false a network over them is trained all the same, and every verdict says that it is over.
     """
@@ -20,6 +21,7 @@ class Budget:
     max_params: int | None = 5_000_000
     max_macs: int | None = None
     max_bytes: int | None = None
+    max_ram: int | None = None
     enforce: bool = True
 
 
@@ -45,9 +47,17 @@ def parse_size(text: str | int) -> int:
     return int(value)
 
 
+def parse_duration(text: str) -> float:
+    """Return the seconds written as `5ms`, `30s`, `20m` or `1.5h`; raises UsageError otherwise."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(ms|s|m|h)", text.strip().lower())
+    if not match or not float(match[1]):
+        raise UsageError(f"{text!r} is not a time. Write it as 5ms, 30s, 20m or 2h.")
+    return float(match[1]) * UNITS[match[2]]
+
+
 def check_budget(cost: Cost, budget: Budget) -> Verdict:
     """Compare a cost with a budget."""
-    spent = {"max_params": cost.params, "max_macs": cost.macs, "max_bytes": cost.weight_bytes}
+    spent = {"max_params": cost.params, "max_macs": cost.macs, "max_bytes": cost.weight_bytes, "max_ram": cost.peak}
     limits = {name: getattr(budget, name) for name in spent}
     rows = [(name, spent[name], limit) for name, limit in limits.items() if limit is not None]
     over = tuple(name for name, value, limit in rows if value > limit)

@@ -115,10 +115,51 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
         "network", metavar="NAME|SPEC", help="a name of `resfit list`, or a spec such as resnet:widths=16,32:..."
     )
     p.add_argument("--layers", action="store_true", help="show every layer's output shape, params and macs")
-    for limit in ("params", "macs", "bytes"):
+    for limit in ("params", "macs", "bytes", "ram"):
         p.add_argument(f"--max-{limit}", metavar="SIZE", help=f"exit 3 above this many {limit}, e.g. 5M")
 
-    verb("list", verbs.do_list, "List the networks and recipes known by name.")
+    p = verb("design", verbs.do_design, "Find the networks that fill a budget, the most accurate expected first.")
+    for limit, unit in (
+        ("params", "parameters (default 5M)"),
+        ("macs", "multiply-accumulates an image"),
+        ("bytes", "bytes of float32 weights"),
+        ("ram", "bytes of activations alive at once, at int8"),
+    ):
+        p.add_argument(f"--max-{limit}", metavar="SIZE", help=f"at most this many {unit}, e.g. 500k")
+    p.add_argument(
+        "--max-latency", metavar="TIME", help="at most this long for one image on this machine's CPU, e.g. 5ms"
+    )
+    p.add_argument("--image-size", type=int, metavar="N", help="pixels of a side (default 32)")
+    p.add_argument("--classes", type=int, metavar="N", help="number of classes (default 10)")
+    p.add_argument("--family", action="append", default=[], help="search this family only; may be given again")
+    p.add_argument("--stages", action="append", default=[], type=int, metavar="N", help="so many stages (default 3)")
+    p.add_argument("--width-step", type=int, default=8, metavar="N", help="widths are multiples of this (default 8)")
+    p.add_argument("--near", metavar="NAME|SPEC", help="stay close to this network")
+    p.add_argument(
+        "--fix", action="append", default=[], metavar="KEY=VALUE", help="fix a field, e.g. widths=64,128,256"
+    )
+    p.add_argument("--score", action="store_true", help="build what is found and add training-free scores")
+    p.add_argument("--top", type=int, default=10, metavar="N", help="show so many (default 10)")
+
+    p = verb("search", verbs.do_search, "Try recipes of a space under its budget, on the validation split.")
+    p.add_argument("space", metavar="SPACE", help="a space file, or a name of `resfit list`")
+    p.add_argument("--data", required=True, metavar="PATH", help="the images, as for train")
+    p.add_argument("--trials", type=int, default=20, metavar="N", help="end after so many trials (default 20)")
+    p.add_argument("--time-limit", metavar="TIME", help="stop after this long, e.g. 2h; the same command goes on")
+    p.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="trials trained at once on this machine (default 1)"
+    )
+    p.add_argument("--engine", choices=("optuna", "ray"), default="optuna", help="ray: a Ray cluster runs the trials")
+    p.add_argument(
+        "--storage", metavar="URL", help="database that many machines may share, e.g. postgresql://USER@HOST/NAME"
+    )
+    p.add_argument("--out", metavar="DIR", help="folder of runs, report and winner (default runs/search-NAME)")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default auto)")
+    p.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of every recipe, or search.KEY"
+    )
+
+    verb("list", verbs.do_list, "List the networks, recipes and spaces known by name.")
 
     p = verb("train", verbs.do_train, "Train a recipe, or a network by the default recipe, on images.")
     p.add_argument("recipe", metavar="RECIPE|NAME", help="a recipe file, or a name of `resfit list`")

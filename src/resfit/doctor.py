@@ -18,7 +18,7 @@ from resfit.evaluation.holdout import state_folder
 from resfit.machine import choose_device, default_threads, describe
 
 PACKAGES = ("torch", "numpy", "pillow", "simplejpeg", "safetensors", "pydantic", "tomli-w")
-EXTRAS = {"digits": "sklearn", "plots": "matplotlib"}
+EXTRAS = {"digits": "sklearn", "plots": "matplotlib", "search": "optuna", "postgres": "psycopg", "cluster": "ray"}
 
 
 def examine() -> dict[str, Any]:

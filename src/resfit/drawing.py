@@ -69,14 +69,17 @@ def short(text: str, most: int = 60) -> str:
     return clean if len(clean) <= most else f"{clean[: most // 2 - 1]}…{clean[-most // 2 :]}"
 
 
-def to_svg(drawing: Drawing) -> str:
-    """Return the drawing as a self-contained SVG that follows the reader's light or dark scheme."""
+def to_svg(drawing: Drawing, name: str = "") -> str:
+    """Return the drawing as a self-contained SVG that follows the reader's light or dark scheme.
+
+    `name` tells its ids from those of another one in the same page.
+    """
     w, h = drawing.width, drawing.height
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img"'
-        ' aria-labelledby="title desc">',
-        f'<title id="title">{escape(drawing.title)}</title>',
-        f'<desc id="desc">{escape(short(drawing.description, 2000))}</desc>',
+        f' aria-labelledby="title{name} desc{name}">',
+        f'<title id="title{name}">{escape(drawing.title)}</title>',
+        f'<desc id="desc{name}">{escape(short(drawing.description, 2000))}</desc>',
         "<style>text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif}",
         ".line{fill:none;stroke-linecap:round;stroke-linejoin:round}",
         *_rules(LIGHT),

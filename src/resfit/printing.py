@@ -22,6 +22,7 @@ def cost_text(name: str, spec: "ModelSpec", total: "Cost", verdict: "Verdict", l
         f"params       {total.params:>15,}   {total.weight_bytes:,} bytes as float32",
         f"macs         {total.macs:>15,}   for one {spec.image_size}x{spec.image_size} image",
         f"activations  {total.activations:>15,}",
+        f"ram          {total.peak:>15,}   bytes of activations alive at once, at int8",
         f"memory       {memory['total']:>12.2f} MB   {shares}, as torchsummary counts",
         f"budget       {verdict.text}",
     ]
@@ -45,14 +46,18 @@ def _count(number: int) -> str:
 
 
 def list_text(
-    rows: "Iterable[tuple[str, Cost]]", recipes: dict[str, str], techniques: dict[str, dict[str, dict[str, Any]]]
+    rows: "Iterable[tuple[str, Cost]]",
+    recipes: dict[str, str],
+    spaces: dict[str, str],
+    techniques: dict[str, dict[str, dict[str, Any]]],
 ) -> str:
-    """Return the networks with their counts, the recipes with what each is, the techniques with their parameters."""
+    """Return the networks with their counts, recipes and spaces with what each is, techniques with their parameters."""
     lines = [f"{'network':<18} {'params':>12} {'macs':>15}"]
     lines += [f"{name:<18} {total.params:>12,} {total.macs:>15,}" for name, total in rows]
     lines += ["also resnet-D (D = 6n + 2) and wrn-D-K (D = 6n + 4, any K), and specs: `resfit cost --help`"]
     lines += ["", "recipe", *(f"{name:<18} {title}" for name, title in recipes.items())]
     lines += ["any network without a recipe of its name is trained by `default`", ""]
+    lines += ["space, for `resfit search`", *(f"{name:<18} {title}" for name, title in spaces.items()), ""]
     places = {
         "augmentations": "[augment.NAME]",
         "mixes": "[mix.NAME]",

@@ -8,7 +8,7 @@ from typing import Any
 
 from resfit.errors import UsageError, nearest
 from resfit.models.networks import NETWORKS, network
-from resfit.models.spec import spec_to_dict
+from resfit.models.spec import own_fields
 from resfit.recipe import Named, Optim, Recipe, Schedule, parse_recipe, to_spec
 
 SHIPPED = files("resfit") / "recipes"
@@ -56,8 +56,13 @@ def _table(what: str | Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
     folder of the file that names it.
     """
     shipped = isinstance(what, str) and what in recipe_names()
-    own = tomllib.loads((SHIPPED / f"{what}.toml").read_text()) if shipped else _read(Path(what))
-    own = {"name": Path(what).name.removesuffix(".toml"), **own}
+    own = tomllib.loads((SHIPPED / f"{what}.toml").read_text()) if shipped else read_toml(Path(what))
+    return lay_over({"name": Path(what).name.removesuffix(".toml"), **own}, what, below)
+
+
+def lay_over(own: Mapping[str, Any], what: str | Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the table `own` of a recipe that `what` names, laid over that of its `base` where it has one."""
+    own = dict(own)
     base = own.pop("base", None)
     if base is None:
         return own
@@ -95,7 +100,8 @@ def as_recipe(what: str | Path | Recipe, settings: Sequence[str]) -> Recipe:
     return what
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file. Raises UsageError."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -115,17 +121,26 @@ def _override(table: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"--set {setting}: write it as key=value, for example --set optim.lr=0.2.")
+    apply_setting(table, key.strip(), read_value(text), f"--set {setting}")
+
+
+def read_value(text: str) -> Any:
+    """Read a setting's value as TOML, or a bare word, as people type it: `--set optim.name=adamw`."""
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text  # a bare word, as people type it: --set optim.name=adamw
-    *parents, last = key.strip().split(".")
+        return text.strip()
+
+
+def apply_setting(table: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set a dotted key of a recipe's table; `where` names the setting in errors (UsageError)."""
+    *parents, last = key.split(".")
     if parents == ["network"] and not isinstance(table.get("network", {}), Mapping):
-        table["network"] = spec_to_dict(to_spec(table["network"]))
-    if key.strip() == "network.image_size":
-        raise UsageError(f"--set {setting}: the data decides it. Set data.image_size.")
+        table["network"] = own_fields(to_spec(table["network"]))
+    if key == "network.image_size":
+        raise UsageError(f"{where}: the data decides it. Set data.image_size.")
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
-            raise UsageError(f"--set {setting}: {parent} is a single value. See `resfit train --help`.")
+            raise UsageError(f"{where}: {parent} is a single value. See `resfit train --help`.")
     _put(".".join(parents), table, last, value)

@@ -31,7 +31,7 @@ def do_cost(a: Arguments) -> int:
     from resfit.models.networks import network
     from resfit.models.spec import spec_to_dict
 
-    limits = {f"max_{name}": getattr(a, f"max_{name}") for name in ("params", "macs", "bytes")}
+    limits = {f"max_{name}": getattr(a, f"max_{name}") for name in ("params", "macs", "bytes", "ram")}
     asked: dict[str, Any] = {key: parse_size(text) for key, text in limits.items() if text is not None}
     try:
         spec = network(a.network)
@@ -51,6 +51,7 @@ def do_cost(a: Arguments) -> int:
         "macs": total.macs,
         "activations": total.activations,
         "weight_bytes": total.weight_bytes,
+        "ram": total.peak,
         "memory_mb": total.memory_mb,
         "budget": asdict(budget) | {"ok": verdict.ok, "verdict": verdict.text},
     }
@@ -63,20 +64,84 @@ def do_cost(a: Arguments) -> int:
     return 0
 
 
+def do_design(a: Arguments) -> int:
+    """Print the networks that fill a budget; 3 where none does."""
+    from resfit.budget import Budget, parse_duration, parse_size
+    from resfit.models.networks import network
+    from resfit.models.spec import parse_setting
+    from resfit.solver.answer import answer, to_text
+    from resfit.solver.exact import design
+    from resfit.solver.expected import load_expected
+    from resfit.solver.ranges import default_ranges, fix, near_ranges
+
+    if a.top < 1:
+        raise UsageError(f"--top: {a.top} is not 1 or more.")
+    limits = {f"max_{name}": getattr(a, f"max_{name}") for name in ("params", "macs", "bytes", "ram")}
+    asked: dict[str, Any] = {key: parse_size(text) for key, text in limits.items() if text is not None}
+    more = {key: value for key in ("image_size", "classes") if (value := getattr(a, key)) is not None}
+    if a.near:
+        if a.family or a.stages:
+            raise UsageError("--near: takes family and stages from the network. Leave --family and --stages out.")
+        ranges = near_ranges(network(a.near), a.width_step, more)
+    else:
+        ranges = default_ranges(a.family, a.stages, a.width_step, more)
+    ranges = fix(ranges, dict(map(parse_setting, a.fix)))
+    budget, rule = Budget(**asked), load_expected()
+    if a.max_latency is None:
+        value = answer(design(budget, ranges, a.top, rule), budget, rule)
+    else:
+        from resfit.solver.latency import design_measured
+
+        found = design_measured(parse_duration(a.max_latency), budget, ranges, a.top, rule)
+        value = answer([one for one, _ in found], budget, rule)
+        for row, (_, seconds) in zip(value["networks"], found, strict=True):
+            row["latency_ms"] = round(1000 * seconds, 3)
+    if a.score:
+        from resfit.solver.scores import score_network
+
+        for row in value["networks"]:
+            row |= score_network(network(row["network"]))
+    _print(a, value, to_text(value))
+    return 0
+
+
+def do_search(a: Arguments) -> int:
+    """Search a space, and print what was found."""
+    from resfit.budget import parse_duration
+    from resfit.study.answer import to_text
+    from resfit.study.launch import search
+
+    found = search(
+        a.space,
+        a.data,
+        trials=a.trials,
+        out=a.out,
+        workers=a.workers,
+        time_limit=None if a.time_limit is None else parse_duration(a.time_limit),
+        storage=a.storage,
+        device=a.device,
+        settings=a.set,
+        engine=a.engine,
+    )
+    _print(a, found, to_text(found))
+    return 0
+
+
 def do_list(a: Arguments) -> int:
     """Print the networks and recipes known by name."""
     from resfit.models.families import cost
     from resfit.models.networks import NETWORKS, network
     from resfit.plugins import TABLES, defaults
     from resfit.recipefile import recipe_titles
+    from resfit.study.space import space_titles
 
     recipes, techniques = recipe_titles(), {kind: defaults(kind) for kind in TABLES}
     rows = [(name, cost(network(name))) for name in NETWORKS]
     networks = [{"name": name, "params": total.params, "macs": total.macs} for name, total in rows]
     _print(
         a,
-        {"networks": networks, "recipes": recipes, "techniques": techniques},
-        printing.list_text(rows, recipes, techniques),
+        {"networks": networks, "recipes": recipes, "spaces": space_titles(), "techniques": techniques},
+        printing.list_text(rows, recipes, space_titles(), techniques),
     )
     return 0
 

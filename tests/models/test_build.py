@@ -31,10 +31,10 @@ each_family = pytest.mark.parametrize("text", TINY.values(), ids=TINY)
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """Forget the families looked up, before and after."""
-    for cached in (families.find, families._function):
+    for cached in (families.find, families._attribute):
         cached.cache_clear()
     yield
-    for cached in (families.find, families._function):
+    for cached in (families.find, families._attribute):
         cached.cache_clear()
 
 
@@ -155,7 +155,7 @@ class Flat(nn.Module):
 
 def flat_cost(spec: ModelSpec) -> Cost:
     inputs = spec.channels * spec.image_size**2
-    return Cost((inputs + 1) * spec.classes, inputs * spec.classes, spec.classes, inputs)
+    return Cost((inputs + 1) * spec.classes, inputs * spec.classes, spec.classes, inputs, inputs)
 
 
 class Distribution:

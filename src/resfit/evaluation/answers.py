@@ -65,7 +65,11 @@ def summed_verdict(bundles: Sequence[Bundle]) -> Verdict:
     """Compare the summed cost of networks that answer together with the first one's budget."""
     costs = [cost(bundle.spec) for bundle in bundles]
     total = Cost(
-        sum(c.params for c in costs), sum(c.macs for c in costs), sum(c.activations for c in costs), costs[0].inputs
+        sum(c.params for c in costs),
+        sum(c.macs for c in costs),
+        sum(c.activations for c in costs),
+        costs[0].inputs,
+        max(c.peak for c in costs),
     )
     return check_budget(total, Budget(**bundles[0].config["budget"]))
 

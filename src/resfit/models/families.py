@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from resfit.models.cost import Cost
+    from resfit.models.cost import Cost, Parts
     from resfit.models.layertable import Layer
     from resfit.models.spec import ModelSpec
 
@@ -29,12 +29,16 @@ class Family(NamedTuple):
     shortcut_norm: bool = True
     layers: str = ""  # as cost, but its layers one by one; a family from outside may leave it out
     first_stride: int = 1  # of the first stage, where a spec gives no strides
+    parts: str = ""  # its block and ends (cost.Parts), for `design`; "" where it is not searched
     check: str = ""  # refuses, by UsageError, a spec that the family cannot build; "" where it can build all
 
 
 FAMILIES: dict[str, Family] = {
     "resnet": Family(
-        "resfit.models.resnet:cost", "resfit.models.resnet_net:build", layers="resfit.models.resnet:layers"
+        "resfit.models.resnet:cost",
+        "resfit.models.resnet_net:build",
+        layers="resfit.models.resnet:layers",
+        parts="resfit.models.resnet:PARTS",
     ),
     "wrn": Family(
         "resfit.models.wrn:cost",
@@ -42,9 +46,13 @@ FAMILIES: dict[str, Family] = {
         16,
         shortcut_norm=False,
         layers="resfit.models.wrn:layers",
+        parts="resfit.models.wrn:PARTS",
     ),
     "separable": Family(
-        "resfit.models.separable:cost", "resfit.models.separable_net:build", layers="resfit.models.separable:layers"
+        "resfit.models.separable:cost",
+        "resfit.models.separable_net:build",
+        layers="resfit.models.separable:layers",
+        parts="resfit.models.separable:PARTS",
     ),
     "whitened": Family(
         "resfit.models.whitened:cost",
@@ -76,6 +84,18 @@ def layers(spec: "ModelSpec") -> "list[Layer]":
     if not where:
         raise UsageError(f"{spec.family}: names no function for its layers. Take the totals, without --layers.")
     return list(_function(spec.family, where)(spec))
+
+
+def parts(name: str) -> "Parts":
+    """Return what the networks of a family are made of. Raises UsageError where it does not say."""
+    where = _family(name).parts
+    if not where:
+        searched = ", ".join(known for known in names() if (other := find(known)) and other.parts)
+        raise UsageError(
+            f"{name}: does not say what its blocks cost, so that it cannot be searched. Use one of {searched}."
+        )
+    found: Parts = _attribute(name, where)
+    return found
 
 
 def build(spec: "ModelSpec", seed: int = 0) -> "nn.Module":
@@ -132,18 +152,22 @@ def _entries() -> "list[EntryPoint]":
 
 
 @functools.cache
-def _function(name: str, where: str) -> Callable[..., Any]:
+def _attribute(name: str, where: str) -> Any:
     module, _, attribute = where.partition(":")
     try:
-        function = getattr(importlib.import_module(module), attribute)
+        return getattr(importlib.import_module(module), attribute)
     except Exception as error:
         if name in FAMILIES:
             raise
         raise _fault(name, f"names {where!r}, which does not load ({error})") from error
-    if not callable(function):
+
+
+def _function(name: str, where: str) -> Callable[..., Any]:
+    found = _attribute(name, where)
+    if not callable(found):
         raise _fault(name, f"names {where!r}, which is no function")
-    found: Callable[..., Any] = function
-    return found
+    function: Callable[..., Any] = found
+    return function
 
 
 def _fault(name: str, what: str) -> UsageError:

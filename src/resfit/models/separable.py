@@ -5,14 +5,14 @@ We depart from MobileNets in that these stand in the blocks of He et al. 2015, a
 
 from collections.abc import Iterable
 
-from resfit.models.cost import Block, Cost, block_end, network_cost
+from resfit.models.cost import Block, Cost, Parts, block_end, larger, network_cost
 from resfit.models.layertable import Layer, conv, end_layers, network_layers, norm
 from resfit.models.spec import ModelSpec
 
 
 def cost(spec: ModelSpec) -> Cost:
     """Count a `separable` spec."""
-    return network_cost(spec, _block, normed_at="stem")
+    return network_cost(spec, PARTS)
 
 
 def layers(spec: ModelSpec) -> Iterable[Layer]:
@@ -20,7 +20,8 @@ def layers(spec: ModelSpec) -> Iterable[Layer]:
     return network_layers(spec, _block_layers, normed_at="stem")
 
 
-def _block(spec: ModelSpec, width_in: int, width: int, stride: int, side_in: int, side: int) -> Block:
+def block(spec: ModelSpec, width_in: int, width: int, stride: int, side_in: int, side: int) -> Block:
+    """Count one block; widths may be arrays."""
     between = width_in + width  # channels of the two depthwise convolutions
     weights = between * (spec.kernel**2 + width)
     params, macs, activations = block_end(spec, width_in, width, stride, side)
@@ -28,7 +29,11 @@ def _block(spec: ModelSpec, width_in: int, width: int, stride: int, side_in: int
         params + weights + (between + 2 * width) * spec.conv_bias + 2 * (between + 2 * width),
         macs + weights * side * side,
         activations + 2 * (between + 2 * width) * side * side,
+        width_in * side_in**2 + (larger(width_in, width) + width) * side * side,
     )
+
+
+PARTS = Parts(block, "stem")
 
 
 def _block_layers(

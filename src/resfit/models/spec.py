@@ -166,14 +166,22 @@ def _sizes(name: str, value: object) -> tuple[int, ...]:
 
 def format_spec(spec: ModelSpec) -> str:
     """Write `spec` as text safe in a shell, without the fields at their default; `parse_spec` reads it back."""
-    defaults = {**_FIXED, **_dependent(_known(spec.family), spec.widths)}
     parts = [spec.family]
-    for name in FIELDS[1:]:
-        value = getattr(spec, name)
-        if name not in defaults or value != defaults[name]:
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+    for name, value in own_fields(spec).items():
+        if name != "family":
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()
             parts.append(f"{name}={text}")
     return ":".join(parts)
+
+
+def own_fields(spec: ModelSpec) -> dict[str, Any]:
+    """Return the fields that are not at their default, as plain data: with some changed, the defaults follow the others."""
+    defaults = {**_FIXED, **_dependent(_known(spec.family), spec.widths)}
+    return {name: value for name, value in spec_to_dict(spec).items() if _plain(defaults.get(name)) != value}
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def parse_spec(text: str) -> ModelSpec:
@@ -181,17 +189,25 @@ def parse_spec(text: str) -> ModelSpec:
     family, *settings = text.split(":")
     given: dict[str, Any] = {"family": family}
     for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals:
-            raise UsageError(f"{shown(setting)}: is not a setting. Write name=value, with a colon between two of them.")
+        name, value = parse_setting(setting)
         if name in given:
             raise UsageError(f"{name}: is given twice. Give it once.")
-        _check_keys([name])
-        given[name] = _value(name, value)
+        given[name] = value
     return spec_from_dict(given)
 
 
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Read one field of a spec, `widths=64,128`. Raises UsageError."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"{shown(text)}: is not a setting. Write name=value, with a colon between two of them.")
+    _check_keys([name])
+    return name, _value(name, value)
+
+
 def _value(name: str, text: str) -> object:
+    if name == "family":
+        return text
     if name in _LISTS:
         return [_number(name, part) for part in text.split(",")]
     if name in ("conv_bias", "shortcut_norm"):

@@ -45,7 +45,13 @@ def cost(spec: "ModelSpec") -> Cost:
     """Count a `whitened` spec: the whitening filters, which are computed from images and not trained, are no parameters."""
     rows = list(layers(spec))
     params, macs = sum(row.params for row in rows), sum(row.macs for row in rows)
-    return Cost(params, macs, sum(row.outputs for row in rows), inputs=spec.channels * spec.image_size**2)
+    inputs, first = spec.channels * spec.image_size**2, sides(spec)[0]
+    alive, held, side_in = [inputs + spec.stem_width * first**2], spec.stem_width * first**2, first
+    for width, side in zip(spec.widths, sides(spec)[1:], strict=True):
+        convolved = width * side_in**2
+        alive += [held + convolved, convolved + width * side**2, 2 * width * side**2]
+        held, side_in = width * side**2, side
+    return Cost(params, macs, sum(row.outputs for row in rows), inputs, max(alive))
 
 
 def layers(spec: "ModelSpec") -> Iterable[Layer]:

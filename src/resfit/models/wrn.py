@@ -6,14 +6,14 @@ depart from it only in that any widths may be given, so that its widening factor
 
 from collections.abc import Iterable
 
-from resfit.models.cost import Block, Cost, block_end, network_cost
+from resfit.models.cost import Block, Cost, Parts, block_end, network_cost
 from resfit.models.layertable import Layer, conv, end_layers, network_layers, norm
 from resfit.models.spec import ModelSpec
 
 
 def cost(spec: ModelSpec) -> Cost:
     """Count a `wrn` spec."""
-    return network_cost(spec, _block, normed_at="end")
+    return network_cost(spec, PARTS)
 
 
 def layers(spec: ModelSpec) -> Iterable[Layer]:
@@ -21,14 +21,19 @@ def layers(spec: ModelSpec) -> Iterable[Layer]:
     return network_layers(spec, _block_layers, normed_at="end")
 
 
-def _block(spec: ModelSpec, width_in: int, width: int, stride: int, side_in: int, side: int) -> Block:
+def block(spec: ModelSpec, width_in: int, width: int, stride: int, side_in: int, side: int) -> Block:
+    """Count one block; widths may be arrays."""
     weights = spec.kernel**2 * width * (width_in + width)
     params, macs, activations = block_end(spec, width_in, width, stride, side)
     return (
         params + weights + 2 * width * spec.conv_bias + 2 * (width_in + width),
         macs + weights * side * side,
         activations + width_in * side_in**2 + 3 * width * side * side,
+        width_in * side_in**2 + 2 * width * side * side,  # input, activated or between, and out
     )
+
+
+PARTS = Parts(block, "end")
 
 
 def _block_layers(

@@ -34,7 +34,7 @@ from resfit.training.loss import check_teacher, load_teacher, teacher_digest
 from resfit.training.outcome import finish
 from resfit.training.precision import fix_precision, make_scaler
 from resfit.training.resolve import resolve
-from resfit.training.runlog import Interrupt, Interrupted, Progress, keep_rows, say
+from resfit.training.runlog import Interrupt, Interrupted, Progress, Pruned, keep_rows, say
 from resfit.training.schedule import Plateau
 from resfit.training.state import Best, TrainState, new_sums, restore
 
@@ -92,8 +92,12 @@ def start(
     seed: int = 0,
     device: str = "auto",
     source: str | None = None,
+    progress: Progress | None = None,
 ) -> Run:
-    """Make a run folder for images in memory and train in it; `source` is where `resume` and `test` find them again."""
+    """Make a run folder for images in memory and train in it; `source` is where `resume` and `test` find them again.
+
+    `progress` is told of steps and epochs, and may end training by raising Pruned.
+    """
     recipe = resolve(recipe, train_set)
     _keep_validation(recipe, val_set is None)
     verdict = _keep_budget(recipe)
@@ -134,10 +138,10 @@ def start(
     say(f"{train_set.source}: {len(train_set):,} images to train on, {chosen}; {len(train_set.class_names)} classes")
     say(f"run folder: {run.folder}")
     with own(run):
-        return _execute(run, recipe, train_set, val_set, seed)
+        return _execute(run, recipe, train_set, val_set, seed, progress)
 
 
-def resume(path: str | Path, data: str | Path | None = None) -> Run:
+def resume(path: str | Path, data: str | Path | None = None, progress: Progress | None = None) -> Run:
     """Continue the run in a folder from its newest good checkpoint, with the threads and device it began with.
 
     On the CPU the result has the same bytes as a run that was never interrupted. `data` says where the images are now, if
@@ -161,10 +165,12 @@ def resume(path: str | Path, data: str | Path | None = None) -> Run:
         )
     with own(run):
         run.update(source=absolute(source))
-        return _execute(run, recipe, train_set, val_set, info["seed"])
+        return _execute(run, recipe, train_set, val_set, info["seed"], progress)
 
 
-def _execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | None, seed: int) -> Run:
+def _execute(
+    run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | None, seed: int, progress: Progress | None
+) -> Run:
     device = torch.device(run.info["device_type"])
     recipe = fix_precision(recipe, device)
     run.update(precision=recipe.train.precision)
@@ -178,14 +184,16 @@ def _execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | 
         left.unlink(missing_ok=True)
     _write_manifest(run, recipe)
     keep_rows(run.metrics_file, state.epoch)
-    epochs = recipe.train.epochs
-    progress = Progress(epochs, len(train_set))
+    progress = progress or Progress(recipe.train.epochs, len(train_set))
     try:
         with Interrupt().watching() as interrupt:
             train_loop(recipe, state, train_set, val_set, run, seed, interrupt, progress.step, progress.epoch)
     except Interrupted as stop:
         run.update(status="interrupted")
         say(f"{stop}; continue with: resfit resume {quote(str(run.folder))}")
+        raise
+    except Pruned:
+        run.update(status="pruned")
         raise
     except Exception as error:
         run.update(status="failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)

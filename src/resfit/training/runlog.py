@@ -23,6 +23,10 @@ class Interrupted(Exception):
         self.exit_code = 128 + number
 
 
+class Pruned(Exception):
+    """Whoever watches training has seen enough: it ends, and no bundle is written."""
+
+
 class Interrupt:
     """Remembers SIGINT or SIGTERM until the running step is done; a second one ends the process at once."""
 

@@ -1,0 +1,248 @@
+"""The rules of slots, on a real SQLite database: with workers that are really killed, and each case by itself."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from resfit.errors import GateError, ResourceError, UsageError
+from resfit.study import trials
+from resfit.study.space import Search, load_space
+from resfit.study.trials import (
+    begin,
+    best_slots,
+    fill,
+    finished,
+    give_up,
+    list_rows,
+    open_study,
+    slot_of,
+    slots,
+    stands,
+    take_up,
+)
+
+# ours beats through Study.optimize; these tests also ask and tell
+pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+SEARCH = Search(sampler="random", pruning="none")
+SAME = {"space": "a", "data": "b"}
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/study.db"
+
+
+def opened(url, **more):
+    return open_study(url, "test", SAME, SEARCH, **more)
+
+
+def train(study, wanted, marks, trial):
+    """Stand in for training: some milliseconds, and a mark on disk when done, found again as a finished run is."""
+    begin(study, trial)
+    x = trial.suggest_float("x", 0, 1)
+    if x > 0.9:
+        give_up(trial, "over budget")
+    if reason := stands(study, trial, wanted):
+        give_up(trial, reason)
+    mark = Path(marks) / slot_of(trial)
+    if not mark.exists():
+        time.sleep(random.uniform(0, 0.05))
+        mark.write_text(f"{x!r}\n")
+    assert float(mark.read_text()) == x, "a slot's values changed"
+    return x
+
+
+def work(url, wanted, marks, number):
+    study = opened(url, worker=number, beat=1)
+    fill(study, wanted, lambda trial: train(study, wanted, marks, trial), lambda: False, beat=1)
+
+
+def test_two_hundred_kills_lose_nothing_and_count_nothing_twice(url, tmp_path):
+    wanted, kills, draw = 60, 200, random.Random(0)
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    opened(url, beat=1)
+    context = multiprocessing.get_context("fork")
+
+    def start(number):
+        process = context.Process(target=work, args=(url, wanted, str(marks), number))
+        process.start()
+        return process
+
+    workers, killed, begun = [start(number) for number in range(3)], 0, 3
+    while any(worker.is_alive() for worker in workers) or killed < kills:
+        time.sleep(draw.uniform(0.01, 0.15))
+        place = draw.randrange(3)
+        if killed < kills:
+            os.kill(workers[place].pid, signal.SIGKILL)
+            killed += 1
+        workers[place].join(0 if killed >= kills else None)
+        if not workers[place].is_alive() and workers[place].exitcode != 0:
+            assert workers[place].exitcode == -signal.SIGKILL, "a worker failed"
+            workers[place] = start(begun)
+            begun += 1
+    study = opened(url, beat=1)
+    done = finished(study)
+    assert len(done) == len(slots(study)) == wanted
+    assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
+    complete = [slot_of(trial) for trial in study.get_trials(states=(TrialState.COMPLETE,))]
+    assert Counter(complete) == Counter(done.keys())
+    assert {mark.name for mark in marks.iterdir()} == set(done)
+    for slot, trial in done.items():
+        assert trial.values == [float((marks / slot).read_text())]
+
+
+def test_a_dead_trial_is_taken_up_once_with_its_values(url):
+    study = opened(url)
+    trial = study.ask()
+    x = trial.suggest_float("x", 0, 1)
+    take_up(study)
+    assert len(study.trials) == 1  # it is alive
+    study.tell(trial, state=TrialState.FAIL)  # as a stopped heartbeat has it
+    take_up(study)
+    take_up(study)
+    assert [t.state.name for t in study.trials] == ["FAIL", "WAITING"]
+    again = study.ask()
+    assert (again.suggest_float("x", 0, 1), slot_of(again)) == (x, "0")
+    assert stands(study, again, 1) is None
+
+
+def test_of_two_that_took_up_the_same_the_earlier_stands(url):
+    study = opened(url)
+    study.tell(study.ask(), state=TrialState.FAIL)
+    for _ in range(2):  # as two workers would that look at once
+        study.enqueue_trial({}, user_attrs={trials.SLOT: "0"})
+    first, second = study.ask(), study.ask()
+    assert (stands(study, first, 5), stands(study, second, 5)) == (None, "duplicate")
+
+
+def test_no_more_than_wanted(url):
+    study = opened(url)
+    first, second = study.ask(), study.ask()
+    assert (stands(study, first, 1), stands(study, second, 1)) == (None, "surplus")
+    with suppress(trials.GivenUp):
+        give_up(second, "surplus")
+    assert list(slots(study)) == ["0"]
+
+
+def test_a_trial_killed_before_its_first_heartbeat_is_not_a_zombie(url, monkeypatch):
+    study = opened(url)
+    study.ask()
+    take_up(study)
+    assert study.trials[0].state == TrialState.RUNNING
+    monkeypatch.setattr(trials, "UNBORN", -1)
+    take_up(study)
+    take_up(study)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]
+
+
+def test_a_slot_that_keeps_dying_counts_as_failed(url, monkeypatch):
+    monkeypatch.setattr(trials, "LIVES", 3)
+    study = opened(url)
+    for _ in range(4):
+        study.tell(study.ask(), state=TrialState.FAIL)
+        take_up(study)
+    assert list(finished(study)) == ["0"]
+    assert not study.get_trials(states=(TrialState.WAITING,))
+
+
+def test_rows_are_queued_once_whoever_asks(url):
+    study = opened(url)
+    for _ in range(2):
+        assert list_rows(study, {3: "three", 5: "five"}, [1, 2]) == {"3/1", "3/2", "5/1", "5/2"}
+    assert sorted(slots(study)) == ["3/1", "3/2", "5/1", "5/2"]
+    for trial in [study.ask() for _ in range(4)]:
+        row, seed = (trial.suggest_int(name, 0, 2**31) for name in ("row", "seed"))
+        assert slot_of(trial) == f"{row}/{seed}"
+        study.tell(trial, 0.1 * row)
+    assert len(finished(study)) == 4
+
+
+def test_other_rows_than_before_are_trained_too(url):
+    study = opened(url)
+
+    def train_row(trial):
+        begin(study, trial)
+        return float(sum(trial.suggest_int(name, 0, 2**31) for name in ("row", "seed")))
+
+    for labels in ({3: "three"}, {5: "five"}):
+        fill(study, list_rows(study, labels, [1, 2]), train_row, lambda: False)
+    assert sorted(finished(study)) == ["3/1", "3/2", "5/1", "5/2"]
+    assert stands(study, study.ask(), frozenset({"5/1"})) == "surplus"  # what nobody listed
+
+
+def test_the_best_are_those_trained_to_their_end(url):
+    study = opened(url)
+    for value in (0.1, 0.7, 0.7, 0.3):
+        study.tell(study.ask(), value)
+    pruned = study.ask()
+    pruned.report(0.9, 1)
+    study.tell(pruned, state=TrialState.PRUNED)
+    assert best_slots(study, 3) == ["1", "2", "3"]
+
+
+def test_a_space_without_a_network_in_budget_ends(url, monkeypatch):
+    monkeypatch.setattr(trials, "IN_A_ROW", 7)
+    study = opened(url)
+    with pytest.raises(GateError, match="the last 7 recipes drawn were over the budget"):
+        fill(study, 3, lambda trial: give_up(trial, "over budget"), lambda: False)
+    assert len(study.trials) == 7
+
+
+def test_points_are_drawn_from_the_space(url, tmp_path):
+    space = load_space("small")
+    study = opened(url)
+    for _ in range(20):
+        point = trials.suggest(study.ask(), space)
+        assert all(point[f"network.widths.{n}"] in range(8, 97, 8) for n in range(3))
+        assert 0.02 <= point["optim.lr"] <= 0.5
+        assert point["train.batch_size"] in (64, 128)
+        space.recipe(point)
+
+
+def test_choices_that_are_lists_come_back_as_they_are(url):
+    space = load_space("r2")
+    trial = opened(url).ask()
+    value = trials._draw(trial, "network.widths", space)
+    assert value in ([16, 32, 64, 128], [64, 128, 256, 512])
+    assert space.point(trial.params)["network.widths"] == value
+
+
+def test_a_study_of_another_space_is_refused(url):
+    opened(url)
+    with pytest.raises(UsageError, match="its study 'test' has another space"):
+        open_study(url, "test", SAME | {"space": "other"}, SEARCH)
+
+
+def test_a_damaged_database_is_one_line_and_left_alone(url, tmp_path):
+    file = tmp_path / "study.db"
+    opened(url)
+    file.write_bytes(b"\0garbage" + os.urandom(5000))
+    before = file.read_bytes()
+    with pytest.raises(ResourceError, match=r"study.db: the study's database does not work: file is not a database"):
+        opened(url)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "words"),
+    [
+        ("postgresql://nobody:secret@127.0.0.1:1/none", ResourceError, r"postgresql://nobody:\*\*\*@127.0.0.1:1/none"),
+        ("nonsense", UsageError, "--storage nonsense: is no address of a database"),
+        ("oracel://x/y", UsageError, "--storage oracel://x/y: is no address of a database"),
+        ("sqlite:////nowhere/at/all/study.db", ResourceError, "unable to open database file"),
+    ],
+)
+def test_a_database_that_cannot_be_reached(address, kind, words):
+    with pytest.raises(kind, match=words) as error:
+        opened(address)
+    assert "\n" not in str(error.value)
+    assert "secret" not in str(error.value)
