@@ -205,10 +205,15 @@ def fill(
         if not waiting and holds(slots(study), wanted):
             time.sleep(min(POLL, beat))  # others train what is left
             continue
-        with contextlib.suppress(
-            UpdateFinishedTrialError
-        ):  # taken up by another, since this process had stopped for long
+        try:
             study.optimize(objective, n_trials=1, catch=(GivenUp,), callbacks=[note])
+        except UpdateFinishedTrialError:
+            pass  # taken up by another, since this process had stopped for long
+        except (
+            ValueError
+        ) as error:  # two processes were given one waiting trial, which SQLite allows, and the other ended it
+            if "Cannot tell a" not in str(error):
+                raise
         refuse_narrow(study)
 
 

@@ -31,6 +31,7 @@ from resfit.study.space import Row, Space
 from resfit.study.trials import (
     FAILED,
     OVER,
+    GivenUp,
     Wanted,
     begin,
     fill,
@@ -178,7 +179,9 @@ def _objective(phase: Phase, images: Images, plan: Plan, trial: optuna.Trial) ->
         accuracy = _trained(run, recipe, seed, images, plan, Watch(trial, recipe, len(images.of(recipe)[0]), plan))
     except Pruned as error:
         raise optuna.TrialPruned from error
-    except (DataError, ResourceError):
+    except (DataError, ResourceError) as error:
+        if "another process is training it" in str(error):  # SQLite may give one waiting trial to two
+            raise GivenUp from error
         raise  # not the trial's fault
     except ResfitError as error:
         trial.set_user_attr("error", str(error))
