@@ -16,6 +16,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from resfit.errors import GateError, MissingExtraError, ResourceError, UsageError
@@ -205,8 +206,9 @@ def fill(
         if not waiting and holds(slots(study), wanted):
             time.sleep(min(POLL, beat))  # others train what is left
             continue
+        turn = _Turn(study)
         try:
-            study.optimize(objective, n_trials=1, catch=(GivenUp,), callbacks=[note])
+            study.optimize(partial(_after, turn, objective), n_trials=1, catch=(GivenUp,), callbacks=[note])
         except UpdateFinishedTrialError:
             pass  # taken up by another, since this process had stopped for long
         except (
@@ -214,7 +216,33 @@ def fill(
         ) as error:  # two processes were given one waiting trial, which SQLite allows, and the other ended it
             if "Cannot tell a" not in str(error):
                 raise
+        finally:
+            turn.release()
         refuse_narrow(study)
+
+
+class _Turn:
+    """Held by one process at a time while it asks for a trial: SQLite would give one that waits to two. Freed by death."""
+
+    def __init__(self, study: "Study") -> None:
+        url = str(getattr(getattr(study._storage, "_backend", study._storage), "url", ""))
+        self.file = None
+        with contextlib.suppress(ImportError):  # Windows has no fcntl
+            import fcntl
+
+            if url.startswith("sqlite:///"):
+                self.file = open(f"{url.removeprefix('sqlite:///')}.lock", "w")  # noqa: SIM115 - released when asked
+                fcntl.flock(self.file, fcntl.LOCK_EX)
+
+    def release(self) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+
+def _after(turn: _Turn, objective: Callable[["Trial"], float], trial: "Trial") -> float:
+    turn.release()
+    return objective(trial)
 
 
 def holds(found: Mapping[str, Any], wanted: Wanted) -> bool:
