@@ -211,10 +211,8 @@ def fill(
             study.optimize(partial(_after, turn, objective), n_trials=1, catch=(GivenUp,), callbacks=[note])
         except UpdateFinishedTrialError:
             pass  # taken up by another, since this process had stopped for long
-        except (
-            ValueError
-        ) as error:  # two processes were given one waiting trial, which SQLite allows, and the other ended it
-            if "Cannot tell a" not in str(error):
+        except ValueError as error:
+            if "Cannot tell a" not in str(error):  # a trial that another process was given too has been ended by it
                 raise
         finally:
             turn.release()
