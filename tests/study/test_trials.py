@@ -1,9 +1,16 @@
-"""The rules of slots, each case by itself, on a real SQLite database. test_search.py kills real workers."""
+"""The rules of slots, on a real SQLite database: with workers that are really killed, and each case by itself."""
 
+import multiprocessing
 import os
+import random
+import signal
+import time
+from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from optuna import TrialPruned
 from optuna.trial import TrialState
 
 from resfit.errors import GateError, ResourceError, UsageError
@@ -38,6 +45,62 @@ def opened(url, **more):
     return open_study(url, "test", SAME, SEARCH, **more)
 
 
+def train(study, wanted, marks, trial):
+    """Stand in for training: some milliseconds, and a mark on disk when done, found again as a finished run is."""
+    begin(study, trial)
+    x = trial.suggest_float("x", 0, 1)
+    if x > 0.9:
+        give_up(trial, "over budget")
+    if reason := stands(study, trial, wanted):
+        give_up(trial, reason)
+    mark = Path(marks) / slot_of(trial)
+    if not mark.exists():
+        time.sleep(random.uniform(0, 0.05))
+        mark.write_text(f"{x!r}\n")
+    assert float(mark.read_text()) == x, "a slot's values changed"
+    return x
+
+
+def work(url, wanted, marks, number):
+    study = opened(url, worker=number, beat=1)
+    fill(study, wanted, lambda trial: train(study, wanted, marks, trial), lambda: False, beat=1)
+
+
+def test_two_hundred_kills_lose_nothing_and_count_nothing_twice(url, tmp_path):
+    wanted, kills, draw = 60, 200, random.Random(0)
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    opened(url, beat=1)
+    context = multiprocessing.get_context("fork")
+
+    def start(number):
+        process = context.Process(target=work, args=(url, wanted, str(marks), number))
+        process.start()
+        return process
+
+    workers, killed, begun = [start(number) for number in range(3)], 0, 3
+    while any(worker.is_alive() for worker in workers) or killed < kills:
+        time.sleep(draw.uniform(0.01, 0.15))
+        place = draw.randrange(3)
+        if killed < kills:
+            os.kill(workers[place].pid, signal.SIGKILL)
+            killed += 1
+        workers[place].join(0 if killed >= kills else None)
+        if not workers[place].is_alive() and workers[place].exitcode != 0:
+            assert workers[place].exitcode == -signal.SIGKILL, "a worker failed"
+            workers[place] = start(begun)
+            begun += 1
+    study = opened(url, beat=1)
+    done = finished(study)
+    assert len(done) == len(slots(study)) == wanted
+    assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
+    complete = [slot_of(trial) for trial in study.get_trials(states=(TrialState.COMPLETE,))]
+    assert Counter(complete) == Counter(done.keys())
+    assert {mark.name for mark in marks.iterdir()} == set(done)
+    for slot, trial in done.items():
+        assert trial.values == [float((marks / slot).read_text())]
+
+
 def test_a_dead_trial_is_taken_up_once_with_its_values(url):
     study = opened(url)
     trial = study.ask()
@@ -69,6 +132,40 @@ def test_no_more_than_wanted(url):
     with suppress(trials.GivenUp):
         give_up(second, "surplus")
     assert list(slots(study)) == ["0"]
+
+
+def test_a_slot_taken_up_and_found_over_budget_is_over(url):
+    study = opened(url)
+    first = study.ask()
+    first.suggest_float("x", 0, 1)
+    study.tell(first, state=TrialState.FAIL)  # killed before it could say so
+    take_up(study)
+    with suppress(TrialPruned):
+        give_up(again := study.ask(), "over budget")
+    study.tell(again, state=TrialState.PRUNED)
+    take_up(study)
+    assert slots(study) == {}
+    assert len(study.trials) == 2
+
+
+def test_a_slot_taken_up_may_be_one_too_many(url):
+    study = opened(url)
+    for _ in range(2):
+        study.ask()
+    study.tell(1, state=TrialState.FAIL)
+    take_up(study)
+    again = study.ask()
+    assert (slot_of(again), stands(study, again, 1), stands(study, again, 2)) == ("1", "surplus", None)
+
+
+def test_the_last_life_of_a_slot_may_yet_end_well(url, monkeypatch):
+    monkeypatch.setattr(trials, "LIVES", 1)
+    study = opened(url)
+    study.tell(study.ask(), state=TrialState.FAIL)
+    take_up(study)
+    assert finished(study) == {}
+    study.tell(study.ask(), 0.5)
+    assert finished(study)["0"].values == [0.5]
 
 
 def test_a_trial_killed_before_its_first_heartbeat_is_not_a_zombie(url, monkeypatch):

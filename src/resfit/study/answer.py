@@ -15,7 +15,7 @@ from resfit.models.families import cost
 from resfit.models.spec import format_spec
 from resfit.published.claims import load_reports
 from resfit.study.space import Row, Space
-from resfit.study.trials import END, OVER, UNCOUNTED, Studies, best_slots, finished, slot_of
+from resfit.study.trials import DUPLICATE, END, OVER, UNCOUNTED, Studies, best_slots, finished, slot_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -183,7 +183,7 @@ def _counts(study: "Study") -> dict[str, int]:
     found: Counter[str] = Counter()
     for trial in study.get_trials(deepcopy=False):
         end = trial.user_attrs.get(END)
-        name = end if end in UNCOUNTED else trial.state.name.lower()
+        name = end if end in (*UNCOUNTED, DUPLICATE) else trial.state.name.lower()
         found[{"fail": "failed" if end else "died and were taken up"}.get(name, name)] += 1
     return dict(found)
 

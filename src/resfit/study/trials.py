@@ -51,8 +51,9 @@ UNBORN = 6  # beats that a trial may be without its first one, by this machine's
 POLL = 0.5  # seconds between two looks at the database while there is nothing to take
 SLOT, END, WORKER = "slot", "end", "worker"  # attributes of a trial
 OVER = "over budget"  # of a study of rows: those that are not trained
-# what `end` says of a trial that has no slot; and of one that ended its slot by an error of its own, say a loss not finite
-UNCOUNTED, FAILED = ("over budget", "refused", "surplus", "duplicate"), "failed"
+# what `end` says of a trial whose slot does not count; of a second one in a slot; and of one that ended its slot by an error
+# of its own, say a loss not finite
+UNCOUNTED, DUPLICATE, FAILED = ("over budget", "refused", "surplus"), "duplicate", "failed"
 LIVES = 20  # trials that may die in one slot, before it counts as failed: a network may be what kills its worker
 IN_A_ROW = 2_000  # drawn recipes that may be over the budget, or refused
 
@@ -151,12 +152,14 @@ def _draw(trial: "Trial", key: str, space: Space, name: str = "") -> Any:
 
 
 def slots(study: "Study") -> dict[str, list["FrozenTrial"]]:
-    """Return the trials of each slot, in order."""
-    found = defaultdict(list)
+    """Return the trials of each slot that counts, in order. One that takes a dead trial's slot may be what says it does not."""
+    found, uncounted = defaultdict(list), set()
     for trial in study.get_trials(deepcopy=False):
-        if trial.user_attrs.get(END) not in UNCOUNTED:
+        if trial.user_attrs.get(END) in UNCOUNTED:
+            uncounted.add(slot_of(trial))
+        elif trial.user_attrs.get(END) != DUPLICATE:
             found[slot_of(trial)].append(trial)
-    return found
+    return {name: trials for name, trials in found.items() if name not in uncounted}
 
 
 def slot_of(trial: "FrozenTrial | Trial") -> str:
@@ -169,9 +172,14 @@ def finished(study: "Study") -> dict[str, "FrozenTrial"]:
     found: dict[str, FrozenTrial] = {}
     for name, trials in slots(study).items():
         ended = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or _failed(trial)]
-        if ended or len(trials) > LIVES:
+        if ended or (len(trials) > LIVES and _dead(trials)):
             found[name] = (ended or trials)[0]
     return found
+
+
+def _dead(trials: Sequence["FrozenTrial"]) -> bool:
+    """Return whether every trial of a slot lost its worker."""
+    return all(trial.state == TrialState.FAIL and not _failed(trial) for trial in trials)
 
 
 def _failed(trial: "FrozenTrial") -> bool:
@@ -197,7 +205,7 @@ def fill(
     own: list[str] = []
 
     def note(study: "Study", trial: "FrozenTrial") -> None:
-        if trial.user_attrs.get(END) not in UNCOUNTED:
+        if trial.user_attrs.get(END) not in (*UNCOUNTED, DUPLICATE):
             own.append(slot_of(trial))
 
     while not holds(finished(study), wanted) and len(own) < most and not is_over():
@@ -257,9 +265,9 @@ def take_up(study: "Study", beat: int = BEAT) -> None:
         for trial in trials:
             unborn = trial.state == TrialState.RUNNING and WORKER not in trial.user_attrs
             if unborn and trial.datetime_start and now - trial.datetime_start > timedelta(seconds=UNBORN * beat):
-                study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-        dead = all(trial.state == TrialState.FAIL and not _failed(trial) for trial in trials)
-        if dead and len(trials) <= LIVES:
+                with contextlib.suppress(UpdateFinishedTrialError):  # another worker saw it too
+                    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        if _dead(trials) and len(trials) <= LIVES:
             # of all: the last may have died before it drew them
             known = {key: value for trial in trials for key, value in trial.params.items()}
             study.enqueue_trial(known, user_attrs={SLOT: name})
@@ -269,13 +277,13 @@ def stands(study: "Study", trial: "Trial", wanted: Wanted) -> str | None:
     """Return None if the trial is to be trained, else why not: another has its slot, or there are enough before it."""
     by_slot, name = slots(study), slot_of(trial)
     alive = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
-    if any(other.number < trial.number and other.state in alive for other in by_slot[name]):
-        return "duplicate"
-    most = wanted if isinstance(wanted, int) else 0
-    before = sum(
-        min(other.number for other in others) < trial.number for slot, others in by_slot.items() if slot != name
-    )
-    return "surplus" if SLOT not in trial.user_attrs and before >= most else None
+    if name not in by_slot or any(other.number < trial.number and other.state in alive for other in by_slot[name]):
+        return DUPLICATE  # of one that does not count, or of one that is alive
+    if not isinstance(wanted, int):
+        return None if SLOT in trial.user_attrs else "surplus"
+    # slots by their first trials: whoever looks, and however late, the same ones stand, since none comes in before another
+    before = sum(others[0].number < by_slot[name][0].number for others in by_slot.values())
+    return "surplus" if before >= wanted else None
 
 
 def give_up(trial: "Trial", reason: str) -> NoReturn:
