@@ -179,6 +179,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     p = verb("resume", verbs.do_resume, "Continue a run that was interrupted: on the CPU, to the same bytes.")
     p.add_argument("folder", metavar="RUN")
     p.add_argument("--data", metavar="PATH", help="where the images are now, if they moved")
+    p.add_argument("--fresh", action="store_true", help="start over in this folder, by its recipe and seed")
 
     p = verb("evaluate", verbs.do_evaluate, "Score a run on its validation split.")
     p.add_argument("folder", metavar="RUN")

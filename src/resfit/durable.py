@@ -17,7 +17,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         with os.fdopen(handle, "w+b") as file:
             file.write(data)
@@ -35,6 +35,30 @@ def write_bytes(path: Path, data: bytes) -> None:
                 os.unlink(temporary)
         reason = error.strerror or str(error)
         raise ResourceError(f"{path}: cannot be written: {reason}. Free space or choose another folder.") from error
+
+
+def make_folder(folder: Path, exist_ok: bool = True) -> None:
+    """Make a folder and what its path lacks, and sync each entry: what is then synced inside it survives a power cut.
+
+    Raises OSError.
+    """
+    missing = []
+    for place in (folder, *folder.parents):
+        if place.exists():
+            break
+        missing.append(place)
+    folder.mkdir(parents=True, exist_ok=exist_ok)
+    for place in reversed(missing):
+        _fsync_folder(place.parent)
+
+
+def remove(path: Path, must: bool = False) -> None:
+    """Remove a file that is no longer needed; where that does not work it stays, or ResourceError is raised if it `must`."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        if must:
+            raise ResourceError(f"{path}: cannot be removed: {error.strerror}. Make its folder writable.") from error
 
 
 def write_text(path: Path, text: str) -> None:

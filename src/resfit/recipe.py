@@ -80,7 +80,11 @@ class Named(Section):
 
 
 class Optim(Named):
-    """The optimizer; lr is the peak learning rate, clip_norm the largest gradient norm let through, sam_rho SAM's radius."""
+    """The optimizer; lr is the peak learning rate, clip_norm the largest gradient norm let through, sam_rho SAM's radius.
+
+    `accumulate` parts of a batch, one after the other, give its gradient in that much less memory; BatchNorm sees the parts.
+    on_divergence "rollback" goes back to the start of an epoch with half the rate when a value is not finite.
+    """
 
     kind = "optimizers"
     name: str = "sgd"
@@ -89,6 +93,8 @@ class Optim(Named):
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     sam_rho: Annotated[float, Field(ge=0)] = 0.0
     sam_adaptive: bool = False
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    on_divergence: Literal["stop", "rollback"] = "stop"
 
 
 class Schedule(Named):

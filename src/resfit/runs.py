@@ -54,7 +54,7 @@ class Run:
         """Remove the chosen weights of every other epoch."""
         for path in self.checkpoints.glob("best-*.safetensors"):
             if path != self.best_file(epoch):
-                path.unlink()
+                durable.remove(path)
 
     @property
     def bundle(self) -> Path:
@@ -133,11 +133,17 @@ def own(run: Run) -> Iterator[None]:
     except ImportError:
         yield
         return
-    with (run.folder / ".lock").open("w") as file:
+    try:
+        file = (run.folder / ".lock").open("w")
+    except OSError as error:
+        raise ResourceError(f"{run.folder}: cannot be written: {error.strerror}. Make it writable.") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise ResourceError(f"{run.folder}: another process is training it. Wait for it, or stop it.") from error
+        except OSError as error:
+            raise ResourceError(f"{run.folder}: cannot be locked: {error.strerror}. Choose another folder.") from error
         yield
 
 
@@ -161,7 +167,7 @@ def seed_runs(path: str | Path) -> list[Run]:
 
 def _make(folder: Path, exist_ok: bool) -> Path:
     try:
-        folder.mkdir(parents=True, exist_ok=exist_ok)
+        durable.make_folder(folder, exist_ok)
     except OSError as error:
         if isinstance(error, FileExistsError) and not exist_ok:
             raise

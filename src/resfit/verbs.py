@@ -169,7 +169,7 @@ def do_resume(a: Arguments) -> int:
     """Continue a run and print its folder."""
     from resfit.training.launch import resume
 
-    run = resume(a.folder, a.data)
+    run = resume(a.folder, a.data, fresh=a.fresh)
     _print(a, {"run": str(run.folder), **run.summary}, str(run.folder))
     return 0
 

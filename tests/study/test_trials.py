@@ -62,15 +62,15 @@ def train(study, wanted, marks, trial):
 
 
 def work(url, wanted, marks, number):
-    study = opened(url, worker=number, beat=1)
-    fill(study, wanted, lambda trial: train(study, wanted, marks, trial), lambda: False, beat=1)
+    study = opened(url, worker=number, beat=2)
+    fill(study, wanted, lambda trial: train(study, wanted, marks, trial), lambda: False, beat=2)
 
 
 def test_two_hundred_kills_lose_nothing_and_count_nothing_twice(url, tmp_path):
     wanted, kills, draw = 60, 200, random.Random(0)
     marks = tmp_path / "marks"
     marks.mkdir()
-    opened(url, beat=1)
+    opened(url, beat=2)
     context = multiprocessing.get_context("fork")
 
     def start(number):
@@ -90,7 +90,7 @@ def test_two_hundred_kills_lose_nothing_and_count_nothing_twice(url, tmp_path):
             assert workers[place].exitcode == -signal.SIGKILL, "a worker failed"
             workers[place] = start(begun)
             begun += 1
-    study = opened(url, beat=1)
+    study = opened(url, beat=2)
     done = finished(study)
     assert len(done) == len(slots(study)) == wanted
     assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))

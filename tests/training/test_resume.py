@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,42 +19,20 @@ from resfit.data.images import PixelRule
 from resfit.data.sources import load_split
 from resfit.errors import DataError, GateError, ResfitError, ResourceError, UsageError
 from resfit.plugins import AUGMENTATIONS, MIXES, OPTIMIZERS, SCHEDULES
+from resfit.recipefile import load_recipe, recipe_names
 from resfit.runs import Run, new_run, own
 from resfit.training import loop
 from resfit.training.checkpoint import checkpoints, load_newest, read_tensors, save_checkpoint
 from resfit.training.launch import make_state, resume, train
 from resfit.training.seeds import train_seeds
 from resfit.training.state import restore
-
-TIMES = ("train_seconds", "val_seconds")
-
-
-def best_of(run: Run) -> Path:
-    """The one file of chosen weights."""
-    (path,) = run.checkpoints.glob("best-*.safetensors")
-    return path
-
-
-def essence(run: Run) -> dict[str, object]:
-    """Everything that must come out the same, as bytes or plain values."""
-    rows = [{k: v for k, v in row.items() if k not in TIMES} for row in run.metrics]
-    summary = {k: v for k, v in run.summary.items() if "seconds" not in k and k != "images_per_second"}
-    tensors, header = read_tensors(checkpoints(run.checkpoints)[-1])
-    state = {name: value.numpy().tobytes() for name, value in tensors.items()}
-    with np.load(run.folder / "predictions" / "val.npz") as arrays:
-        probs = arrays["probs"].tobytes()
-    files = [best_of(run).read_bytes(), (run.bundle / "model.safetensors").read_bytes(), run.recipe_file.read_bytes()]
-    return {"rows": rows, "summary": summary, "state": state, "header": header, "probs": probs, "files": files}
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL where the test runs in one process: no handler of errors sees it."""
+from runfiles import Killed, best_of, command, essence
 
 
 class Countdown:
     """Counts down at every place where something is written or removed, and kills there: before it is done, or just after."""
 
-    places = ((durable, "write_bytes"), (loop, "append_row"), (Path, "unlink"))
+    places = ((durable, "write_bytes"), (Path, "unlink"))
 
     def __init__(self, monkeypatch, left: int, after: bool) -> None:
         self.left = left
@@ -159,8 +136,29 @@ def test_every_technique_resumes_within_an_epoch(settings, tiny_recipe, digits_n
     assert essence(resume(tmp_path / "run")) == essence(whole)
 
 
-def command(*words: object) -> list[str]:
-    return [sys.executable, "-m", "resfit", *map(str, words)]
+def tiny(name: str) -> list[str]:
+    """The settings that make a shipped recipe train in a second, with every technique that it has."""
+    shape = ["network.widths=[16,24]", "network.blocks_per_stage=[1,1]", "data.image_size=16"]
+    return [*shape, "schedule.warmup_epochs=0.5", "train.epochs=3", "train.batch_size=64"]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_resumes_within_an_epoch(name, digits_npz, trained, tmp_path, monkeypatch):
+    settings = tiny(name)
+    if load_recipe(name).distill.teacher:
+        settings.append(f"distill.teacher={trained.folder}")
+    whole = train(name, digits_npz, tmp_path / "whole", device="cpu", settings=settings)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+
+    def stop(self, state, steps_per_epoch, seconds):
+        if state.step == 6:
+            raise Killed
+
+    with monkeypatch.context() as inside:
+        inside.setattr("resfit.training.launch.Progress.step", stop)
+        with pytest.raises(Killed):
+            train(name, digits_npz, tmp_path / "run", device="cpu", settings=settings)
+    assert essence(resume(tmp_path / "run")) == essence(whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=["KILL", "TERM", "INT"])

@@ -45,6 +45,7 @@ from resfit.study.trials import (
     suggest,
 )
 from resfit.training.launch import resume, start
+from resfit.training.memory import OutOfMemoryError
 from resfit.training.resolve import resolve
 from resfit.training.runlog import Interrupted, Progress, Pruned, say
 
@@ -179,6 +180,9 @@ def _objective(phase: Phase, images: Images, plan: Plan, trial: optuna.Trial) ->
         accuracy = _trained(run, recipe, seed, images, plan, Watch(trial, recipe, len(images.of(recipe)[0]), plan))
     except Pruned as error:
         raise optuna.TrialPruned from error
+    except OutOfMemoryError as error:
+        trial.set_user_attr("error", str(error))
+        give_up(trial, FAILED)
     except (DataError, ResourceError) as error:
         if "another process is training it" in str(error):  # SQLite may give one waiting trial to two
             raise GivenUp from error

@@ -1,5 +1,6 @@
 """How a run begins, continues and ends: `train` and `resume` around the loop."""
 
+import contextlib
 import csv
 import io
 import os
@@ -8,6 +9,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from resfit.data.batches import make_normalize
 from resfit.data.feed import memory_limit
 from resfit.data.images import ImageSet, PixelRule
 from resfit.data.sources import load_split, load_splits, open_source, split_manifest
-from resfit.errors import DataError, GateError, UsageError
+from resfit.errors import DataError, GateError, ResourceError, UsageError
 from resfit.evaluation.holdout import find_source
 from resfit.machine import choose_device, commit, default_threads, describe, tune, versions
 from resfit.models.families import build, cost
@@ -27,16 +29,17 @@ from resfit.plugins import function
 from resfit.recipe import Recipe, recipe_to_toml
 from resfit.recipefile import as_recipe
 from resfit.runs import Run, new_run, open_run, own, refuse_taken
-from resfit.training.checkpoint import checkpoints, load_newest
+from resfit.training.checkpoint import checkpoints, drop_later, load_newest
+from resfit.training.divergence import Diverged, roll_back
 from resfit.training.ema import start_average
-from resfit.training.loop import train_loop
+from resfit.training.loop import batch_plan, train_loop
 from resfit.training.loss import check_teacher, load_teacher, teacher_digest
+from resfit.training.memory import is_out_of_memory, out_of_memory
 from resfit.training.outcome import finish
 from resfit.training.precision import fix_precision, make_scaler
 from resfit.training.resolve import resolve
 from resfit.training.runlog import Interrupt, Interrupted, Progress, Pruned, keep_rows, say
-from resfit.training.schedule import Plateau
-from resfit.training.state import Best, TrainState, new_sums, restore
+from resfit.training.state import TrainState, adopt, new_sums
 
 FITTED = 5_000 * 32 * 32  # pixels that a whitening convolution is computed from, as many as in Jordan 2024
 
@@ -108,7 +111,30 @@ def start(
     if warning := check_teacher(recipe, train_set, place):
         say(warning)
     run = new_run(recipe.name, None if out is None else Path(out))
-    durable.write_text(run.recipe_file, recipe_to_toml(recipe))
+    with own(run):
+        refuse_taken(run.folder)  # by a process that came first
+        durable.write_text(run.recipe_file, recipe_to_toml(recipe))
+        _describe(run, recipe, train_set, val_set, seed, place, source, verdict)
+        say(f"{recipe.name}: {verdict}; {cost(recipe.network).macs:,} macs")
+        chosen = f"{len(val_set):,} to choose on" if val_set else "refit on train + val, last weights kept"
+        say(
+            f"{train_set.source}: {len(train_set):,} images to train on, {chosen}; {len(train_set.class_names)} classes"
+        )
+        say(f"run folder: {run.folder}")
+        return _execute(run, recipe, train_set, val_set, progress)
+
+
+def _describe(
+    run: Run,
+    recipe: Recipe,
+    train_set: ImageSet,
+    val_set: ImageSet | None,
+    seed: int,
+    place: torch.device,
+    source: str | None,
+    verdict: str,
+) -> None:
+    """Write run.json: from here on the folder is a run."""
     total = cost(recipe.network)
     run.update(
         status="running",
@@ -133,23 +159,24 @@ def start(
         commit=commit(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    say(f"{recipe.name}: {verdict}; {total.macs:,} macs")
-    chosen = f"{len(val_set):,} to choose on" if val_set else "refit on train + val, last weights kept"
-    say(f"{train_set.source}: {len(train_set):,} images to train on, {chosen}; {len(train_set.class_names)} classes")
-    say(f"run folder: {run.folder}")
-    with own(run):
-        return _execute(run, recipe, train_set, val_set, seed, progress)
 
 
-def resume(path: str | Path, data: str | Path | None = None, progress: Progress | None = None) -> Run:
+def resume(
+    path: str | Path, data: str | Path | None = None, progress: Progress | None = None, *, fresh: bool = False
+) -> Run:
     """Continue the run in a folder from its newest good checkpoint, with the threads and device it began with.
 
     On the CPU the result has the same bytes as a run that was never interrupted. `data` says where the images are now, if
-    they moved. Raises DataError when they changed.
+    they moved; `fresh` starts over from the first step, by the same recipe and seed. Raises DataError when the images changed,
+    ResourceError when no checkpoint is left, UsageError when a run is to start over whose test has been read.
     """
     run = open_run(path)
     info, recipe = run.info, run.recipe
-    if info["status"] == "finished" and (run.bundle / "config.json").exists():
+    if fresh and run.receipt_file.exists():
+        raise UsageError(
+            f"{run.folder}: has been tested, and would lose what its receipt is of. Train with another --out."
+        )
+    if not fresh and info["status"] == "finished" and (run.bundle / "config.json").exists():
         say(f"{run.folder}: has finished already")
         return run
     source = find_source(run, data)
@@ -165,41 +192,83 @@ def resume(path: str | Path, data: str | Path | None = None, progress: Progress 
         )
     with own(run):
         run.update(source=absolute(source))
-        return _execute(run, recipe, train_set, val_set, info["seed"], progress)
+        if fresh:
+            _start_over(run)
+        return _execute(run, recipe, train_set, val_set, progress)
 
 
-def _execute(
-    run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | None, seed: int, progress: Progress | None
-) -> Run:
-    device = torch.device(run.info["device_type"])
+def _execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | None, progress: Progress | None) -> Run:
+    info = run.info
+    device, seed = torch.device(info["device_type"]), info["seed"]
+    same = {"recipe": recipe_to_toml(recipe), "seed": seed, "class_names": list(train_set.class_names)}
+    same |= {"data": train_set.fingerprint}
     recipe = fix_precision(recipe, device)
-    run.update(precision=recipe.train.precision)
     state = make_state(recipe, seed, device, train_set)
     if checkpoints(run.checkpoints):
-        _load(run, state, device)
+        _load(run, state, same)
     elif run.metrics_file.exists():
         load_newest(run.checkpoints)  # raises: rows without a checkpoint must not start over in silence
-    run.update(status="running", error=None)
+    run.update(precision=recipe.train.precision, status="running", error=None)
     for left in run.folder.rglob(".*.tmp"):  # what a kill within the durable writer left
-        left.unlink(missing_ok=True)
+        durable.remove(left)
     _write_manifest(run, recipe)
     keep_rows(run.metrics_file, state.epoch)
     progress = progress or Progress(recipe.train.epochs, len(train_set))
+    same |= {"versions": versions(), "threads": torch.get_num_threads()}
     try:
         with Interrupt().watching() as interrupt:
-            train_loop(recipe, state, train_set, val_set, run, seed, interrupt, progress.step, progress.epoch)
+            _train(recipe, state, train_set, val_set, run, same, interrupt, progress)
     except Interrupted as stop:
-        run.update(status="interrupted")
+        _note_end(run, status="interrupted")
         say(f"{stop}; continue with: resfit resume {quote(str(run.folder))}")
         raise
     except Pruned:
-        run.update(status="pruned")
+        _note_end(run, status="pruned")
         raise
     except Exception as error:
-        run.update(status="failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)
+        _note_end(run, status="failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise
     finish(run, recipe, state, train_set, val_set)
     return run
+
+
+def _train(
+    recipe: Recipe,
+    state: TrainState,
+    train_set: ImageSet,
+    val_set: ImageSet | None,
+    run: Run,
+    same: dict[str, Any],
+    interrupt: Interrupt,
+    progress: Progress,
+) -> None:
+    """Train to the end, through rollbacks; what is out of memory says what would fit."""
+    seed, (_, steps) = run.info["seed"], batch_plan(recipe, len(train_set))
+    short = False
+    while not short:
+        try:
+            train_loop(recipe, state, train_set, val_set, run, seed, same, interrupt, progress.step, progress.epoch)
+            return
+        except Diverged as error:
+            roll_back(run, recipe, state, same, steps, error)
+        except Exception as error:
+            short = is_out_of_memory(error)
+            if not short:
+                raise
+    raise out_of_memory(recipe, state, str(run.folder))  # here, where the failed step's memory is free again
+
+
+def _note_end(run: Run, **changes: str) -> None:
+    """Write down how training ended; a disk that does not take it must not hide why it did."""
+    with contextlib.suppress(ResourceError):
+        run.update(**changes)
+
+
+def _start_over(run: Run) -> None:
+    """Remove all that training made, the rows last: killed within, the run has not come so far, or must start over."""
+    run.update(status="running")
+    for path in [run.summary_file, *sorted(run.checkpoints.glob("*.safetensors"), reverse=True), run.metrics_file]:
+        durable.remove(path, must=True)
 
 
 def make_state(recipe: Recipe, seed: int, device: torch.device, train_set: ImageSet | None = None) -> TrainState:
@@ -229,14 +298,16 @@ def fit_to(model: nn.Module, recipe: Recipe, train_set: ImageSet) -> None:
         fit(normalize(torch.from_numpy(train_set.take(rows).images[:])))
 
 
-def _load(run: Run, state: TrainState, device: torch.device) -> None:
-    tensors, header, damaged = load_newest(run.checkpoints)
+def _load(run: Run, state: TrainState, same: dict[str, Any]) -> None:
+    tensors, header, damaged = load_newest(run.checkpoints, same)
     for line in damaged:
         say(line)
-    restore(state, tensors, device)
-    state.step, state.epoch, state.seconds = header["step"], header["epoch"], header["seconds"]
-    state.best = Best(**header["best"]) if header["best"] else Best()
-    state.plateau = Plateau(**header.get("plateau", {}))
+    drop_later(run.checkpoints, header["step"])  # or they would count among those that are kept
+    adopt(state, tensors, header)
+    now = {"threads": torch.get_num_threads(), **versions()}
+    for name, then in {"threads": header["threads"], **header["versions"]}.items():
+        if now.get(name) != then:
+            say(f"{run.folder}: began with {name} {then}, goes on with {now.get(name)}: the last bits may differ")
     say(f"{run.folder}: continues at step {state.step} (epoch {state.epoch + 1})")
 
 

@@ -12,17 +12,17 @@ import torch
 from resfit.data.batches import epoch_order
 from resfit.data.feed import feed, place_images
 from resfit.data.images import ImageSet
-from resfit.errors import ResfitError
 from resfit.evaluation.metrics import accuracy, nll
 from resfit.evaluation.predict import predict_logits
 from resfit.recipe import Recipe
 from resfit.runs import Run
-from resfit.training.checkpoint import save_checkpoint, write_tensors
 from resfit.training.compiled import compile_forward
+from resfit.training.divergence import Diverged, refuse_diverged
 from resfit.training.loss import load_teacher
-from resfit.training.runlog import Interrupt, append_row
-from resfit.training.schedule import Plateau, after_loss
-from resfit.training.state import Best, TrainState, new_sums, shipped_weights, state_tensors
+from resfit.training.runlog import Interrupt
+from resfit.training.saver import Saver
+from resfit.training.schedule import after_loss
+from resfit.training.state import TrainState, new_sums, shipped_weights
 from resfit.training.step import make_rate, make_step
 
 SAVE_SECONDS = 300.0  # between two checkpoints within an epoch
@@ -37,14 +37,16 @@ def train_loop(
     val_set: ImageSet | None,
     run: Run,
     seed: int,
+    same: dict[str, Any],
     interrupt: Interrupt,
     show_step: Show,
     show_epoch: Callable[[dict[str, Any]], None],
 ) -> None:
     """Train `state` from where it stands to the recipe's end; without `val_set` the last weights are kept (`--refit`).
 
-    Writes metrics rows, checkpoints and the best weights to the run folder. Raises Interrupted after a signal, with a
-    checkpoint on disk, and ResfitError when the loss stopped being finite.
+    Writes metrics rows, checkpoints, whose headers say what is the `same` all through a run, and the best weights to the run
+    folder. Raises Interrupted after a signal, with a checkpoint on disk; Diverged where a value is not finite, which is on no
+    checkpoint; ResourceError where the disk does not take the first checkpoint, or the last.
     """
     device = next(state.model.parameters()).device
     images, *val_images = place_images([s.images for s in (train_set, val_set) if s is not None], device)
@@ -53,22 +55,13 @@ def train_loop(
     rate = make_rate(recipe, steps_per_epoch)
     state.model.train()
     sizes = [*recipe.resizing.sizes, recipe.network.image_size]
-    forward, compile_seconds = compile_forward(recipe, state.model, batch_size, sizes)
+    forward, compile_seconds = compile_forward(recipe, state.model, batch_size // recipe.optim.accumulate, sizes)
     run.update(compile_seconds=run.info.get("compile_seconds", 0.0) + compile_seconds)
     teacher = load_teacher(recipe, train_set.class_names, device)
     step = make_step(recipe, steps_per_epoch, device, teacher, forward)
-    saved = time.monotonic()
-
-    def save() -> None:
-        _refuse_bad_step(run, state)
-        header = {"step": state.step, "epoch": state.epoch, "seconds": state.seconds, "best": _plain(state.best)}
-        header |= {"plateau": _plain(state.plateau)}
-        header |= {"seed": seed, "class_names": train_set.class_names, "data": train_set.fingerprint}
-        save_checkpoint(run.checkpoints, state.step, state_tensors(state), header)
-        run.drop_other_best(state.best.epoch)  # only now does a checkpoint name the new one
-
+    saver, saved = Saver(run, same, steps_per_epoch), time.monotonic()
     if state.step == 0:
-        save()
+        saver.save(state, must=True)
     for epoch in range(state.epoch, recipe.train.epochs):
         if ends_early(recipe, epoch, state.best.epoch):
             break
@@ -81,13 +74,13 @@ def train_loop(
                 state.seconds = time.monotonic() - started
                 show_step(state, steps_per_epoch, state.seconds)
                 if time.monotonic() - saved > SAVE_SECONDS or interrupt.signal:
-                    save()
+                    saver.save(state, must=bool(interrupt.signal))
                     saved = time.monotonic()
                     interrupt.leave()
-        _refuse_bad_step(run, state)
+        refuse_diverged(state, {})
         loss, correct, count, _ = state.sums.tolist()
         state.seconds = time.monotonic() - started
-        row = {"epoch": epoch, "step": state.step, "lr": rate(state.step - 1) * state.plateau.factor}
+        row = {"epoch": epoch, "step": state.step, "lr": rate(state.step - 1) * state.lr_factor}
         count = max(count, 1.0)  # none where every step of a short epoch overflowed float16
         row |= {"train_loss": loss / count, "train_accuracy": correct / count, "train_seconds": state.seconds}
         looks = (epoch + 1) % recipe.train.validate_every == 0 or epoch + 1 == recipe.train.epochs
@@ -98,21 +91,24 @@ def train_loop(
                 logits = predict_logits(model, val_images[0], mean, std, recipe.tta, recipe.tta_below)
             row |= {"val_accuracy": accuracy(logits, val_set.labels), "val_nll": nll(logits, val_set.labels)}
             if not math.isfinite(row["val_nll"]):
-                raise _diverged(run, f"the validation loss was not finite after epoch {epoch + 1}")
+                raise Diverged(f"the validation loss was not finite after epoch {epoch + 1}")
             if state.best.is_beaten_by(row["val_accuracy"], row["val_nll"]):
                 state.best.epoch, state.best.accuracy, state.best.nll = epoch, row["val_accuracy"], row["val_nll"]
-                write_tensors(run.best_file(epoch), state.weights(), asdict(state.best))
+                saver.choose(epoch, state.weights(), asdict(state.best))
             if recipe.schedule.name == "plateau":
                 state.plateau = after_loss(state.plateau, row["val_nll"], **recipe.schedule.params)
             row["val_seconds"] = time.monotonic() - evaluated
-        append_row(run.metrics_file, row)
+        saver.add_row(row)
         show_epoch(row | {"best": state.best.epoch == epoch, "images_per_second": count / state.seconds})
         state.epoch, state.seconds, state.sums = epoch + 1, 0.0, new_sums(device)
-        save()
+        saver.save(state, must=bool(interrupt.signal) or epoch + 1 == recipe.train.epochs)
         saved = time.monotonic()
         interrupt.leave()
     if val_set is None:
-        write_tensors(run.best_file(recipe.train.epochs - 1), state.weights(), {"epoch": recipe.train.epochs - 1})
+        saver.choose(recipe.train.epochs - 1, state.weights(), {"epoch": recipe.train.epochs - 1})
+        saver.flush()
+    if saver.failing:  # it ended early
+        saver.save(state, must=True)
 
 
 def batch_plan(recipe: Recipe, count: int) -> tuple[int, int]:
@@ -125,19 +121,3 @@ def ends_early(recipe: Recipe, epoch: int, best_epoch: int) -> bool:
     """Return whether training ends before `epoch` because the best one lies too far back."""
     patience = recipe.train.early_stopping
     return patience > 0 and best_epoch >= 0 and epoch - 1 - best_epoch >= patience
-
-
-def _refuse_bad_step(run: Run, state: TrainState) -> None:
-    """Raise if a loss of this epoch was not finite, so that no checkpoint holds what came of it."""
-    bad_step = state.sums[3].item()
-    if bad_step >= 0:
-        raise _diverged(run, f"the loss was not finite at step {bad_step:.0f} (epoch {state.epoch + 1})")
-
-
-def _diverged(run: Run, what: str) -> ResfitError:
-    return ResfitError(f"{run.folder}: {what}. Lower optim.lr or set optim.clip_norm, and train anew.")
-
-
-def _plain(value: Best | Plateau) -> dict[str, Any]:
-    """Return the fields, or nothing where all are as at the start: infinity is no JSON."""
-    return asdict(value) if value != type(value)() else {}

@@ -50,6 +50,7 @@ def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val
         "val": val,
         "epoch": epoch,
         "epochs": len(rows),
+        "rollbacks": state.rollbacks,
         "weights": "best epoch on val" if val else "last epoch, trained on train + val",
         "tta_views": VIEWS[recipe.tta],
         "tta_below": recipe.tta_below,

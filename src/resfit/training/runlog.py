@@ -28,7 +28,7 @@ class Pruned(Exception):
 
 
 class Interrupt:
-    """Remembers SIGINT or SIGTERM until the running step is done; a second one ends the process at once."""
+    """Remembers SIGINT, SIGTERM or SIGHUP until the running step is done; a second one ends the process at once."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -44,7 +44,11 @@ class Interrupt:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last, of a terminal that is closed, is not on Windows
+        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        # what is ignored stays so: nohup wants training to go on
+        caught = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self._note) for number in caught}
         try:
             yield self
         finally:
@@ -62,16 +66,8 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Append one JSON line and sync it to disk."""
-    with path.open("a") as file:
-        file.write(json.dumps(row, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def keep_rows(path: Path, epochs: int) -> None:
-    """Drop the rows of epochs that the checkpoint has not seen, and a line that a crash cut short."""
+    """Drop the rows of epochs that the checkpoint has not seen, and a line cut short."""
     if path.exists():
         lines = [line for line in path.read_text().split("\n")[:-1] if json.loads(line)["epoch"] < epochs]
         durable.write_text(path, "".join(f"{line}\n" for line in lines))

@@ -1,8 +1,9 @@
 """TrainState: all that changes in training. What is not here is a pure function of (seed, step, purpose)."""
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,8 @@ class TrainState:
 
     The scaler, float16's alone, holds the loss's scale and the steps since it last changed.
 
-    sums (4,) holds the running epoch's (loss, correct, images, first step with a loss that is not finite or -1).
+    rollbacks has a row for each return to an earlier checkpoint. sums (4,) holds the running epoch's (loss, correct, images,
+    first step whose loss or gradient was not finite or -1).
     """
 
     model: nn.Module
@@ -42,12 +44,18 @@ class TrainState:
     seconds: float = 0.0
     best: Best = field(default_factory=Best)
     plateau: Plateau = field(default_factory=Plateau)
+    rollbacks: list[dict[str, Any]] = field(default_factory=list)
     scaler: torch.amp.GradScaler | None = None
     sums: Tensor = field(default_factory=lambda: new_sums(torch.device("cpu")))
 
     def weights(self) -> dict[str, Tensor]:
         """Return what is evaluated and shipped: the average where there is one, else the model's own."""
         return self.average if self.average is not None else self.model.state_dict()
+
+    @property
+    def lr_factor(self) -> float:
+        """What the schedule's rate is multiplied by: the plateau's factor, and the rollbacks'."""
+        return self.plateau.factor * (self.rollbacks[-1]["lr_factor"] if self.rollbacks else 1.0)
 
 
 @contextlib.contextmanager
@@ -68,6 +76,32 @@ def new_sums(device: torch.device) -> Tensor:
     """Return the running epoch's sums at its start, float64 (4,)."""
     kind = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
     return torch.tensor([0.0, 0.0, 0.0, -1.0], dtype=kind, device=device)
+
+
+def header_of(state: TrainState) -> dict[str, Any]:
+    """Return what of a state is no tensor, for a checkpoint's header."""
+    return {
+        "step": state.step,
+        "epoch": state.epoch,
+        "seconds": state.seconds,
+        "best": _plain(state.best),
+        "plateau": _plain(state.plateau),
+        "rollbacks": state.rollbacks,
+    }
+
+
+def _plain(value: Best | Plateau) -> dict[str, Any]:
+    """Return the fields, or nothing where all are as at the start: infinity is no JSON."""
+    return asdict(value) if value != type(value)() else {}
+
+
+def adopt(state: TrainState, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Make a state what a checkpoint's tensors and header say."""
+    restore(state, tensors, state.sums.device)
+    state.step, state.epoch, state.seconds = header["step"], header["epoch"], header["seconds"]
+    state.best = Best(**header["best"])
+    state.plateau = Plateau(**header["plateau"])
+    state.rollbacks = list(header["rollbacks"])
 
 
 def state_tensors(state: TrainState) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from resfit.plugins import function
 from resfit.recipe import Recipe
 from resfit.training.compiled import Forward
 from resfit.training.course import make_freeze, make_shrink
+from resfit.training.divergence import Diverged, explain, not_finite
 from resfit.training.ema import update_average
 from resfit.training.loss import Teacher, make_loss
 from resfit.training.precision import clip, copy_buffers, make_autocast, put_back, scaled_update
@@ -49,17 +50,27 @@ def make_step(
 
     def gradients(state: TrainState, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         state.optimizer.zero_grad()  # before the pass: CUDA graphs write the new ones where the old ones lie
+        count = min(optim.accumulate, len(inputs) // 2) or 1  # BatchNorm takes no part of a single image
+        if count == 1:
+            return part_gradients(state, inputs, targets, 1.0)
+        parts = zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True)
+        made = [part_gradients(state, part, wanted, len(part) / len(inputs)) for part, wanted in parts]
+        return torch.stack([loss for loss, _ in made]).sum(), torch.cat([logits for _, logits in made])
+
+    def part_gradients(state: TrainState, inputs: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
         with precision():
             logits = (forward or state.model)(inputs)
             loss = loss_of(logits, targets, inputs)
+        loss = loss if share == 1.0 else loss * share
         torch.autograd.backward(loss if state.scaler is None else state.scaler.scale(loss))
-        return loss.detach(), logits.detach()
+        # CUDA graphs write the next pass's in the same place
+        return loss.detach(), logits.detach() if share == 1.0 else logits.detach().clone()
 
     def progress(state: TrainState) -> float:
         return state.step / (recipe.train.epochs * steps_per_epoch)
 
     def step(state: TrainState, images: Tensor, labels: Tensor, index: Tensor, seed: int) -> None:
-        lr = rate(state.step) * state.plateau.factor
+        lr = rate(state.step) * state.lr_factor
         for group in state.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         if random:
@@ -79,6 +90,13 @@ def make_step(
                 gradients(state, inputs, targets)
         skipped, failed = None, ~loss.isfinite()
         if state.scaler is None:
+            found = not_finite(state.model, loss)
+            if device.type != "cpu":  # is not waited for: the update is left out there; the next checkpoint says why
+                skipped = failed = found > 0
+                if getattr(state.optimizer, "_step_supports_amp_scaling", False):
+                    state.optimizer.found_inf = found  # type: ignore[attr-defined]
+            elif found:
+                raise Diverged(explain(state, loss))
             clip(state.model, optim.clip_norm)
             state.optimizer.step()
         else:

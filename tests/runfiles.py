@@ -1,0 +1,37 @@
+"""What tests of runs share: all that must come out the same, and what stands for a kill."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from resfit.runs import Run
+from resfit.training.checkpoint import checkpoints, read_tensors
+
+TIMES = ("train_seconds", "val_seconds")
+
+
+def best_of(run: Run) -> Path:
+    """The one file of chosen weights."""
+    (path,) = run.checkpoints.glob("best-*.safetensors")
+    return path
+
+
+def essence(run: Run) -> dict[str, object]:
+    """Everything that must come out the same, as bytes or plain values."""
+    rows = [{k: v for k, v in row.items() if k not in TIMES} for row in run.metrics]
+    summary = {k: v for k, v in run.summary.items() if "seconds" not in k and k != "images_per_second"}
+    tensors, header = read_tensors(checkpoints(run.checkpoints)[-1])
+    state = {name: value.numpy().tobytes() for name, value in tensors.items()}
+    with np.load(run.folder / "predictions" / "val.npz") as arrays:
+        probs = arrays["probs"].tobytes()
+    files = [best_of(run).read_bytes(), (run.bundle / "model.safetensors").read_bytes(), run.recipe_file.read_bytes()]
+    return {"rows": rows, "summary": summary, "state": state, "header": header, "probs": probs, "files": files}
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL where the test runs in one process: no handler of errors sees it."""
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "resfit", *map(str, words)]
