@@ -222,3 +222,9 @@ def test_number_of_further_errors_is_said():
     table = {"name": "x", "network": "resnet-8", "train": {"epochs": 0, "batch_size": 0}}
     with pytest.raises(UsageError, match=r"train\.epochs: .*\(1 more like this\.\)"):
         parse_recipe(table, "here")
+
+
+def test_sizes_are_checked_against_the_size_that_data_sets():
+    """Once a recipe could be trained whose resolved file could not be read again."""
+    with pytest.raises(UsageError, match=r"resizing\.sizes: 24 is not below data\.image_size \(16\)"):
+        load_recipe("speed-94", ["data.image_size=16"])

@@ -184,9 +184,7 @@ class Recipe(Section):
     freezing: Freezing = Freezing()
     distill: Distill = Distill()
     tta: Literal["none", "flip", "flip-shift"] = "none"
-    tta_below: Annotated[float, Field(gt=0, le=1)] = (
-        1.0  # views only where the largest probability without them is lower
-    )
+    tta_below: Annotated[float, Field(gt=0, le=1)] = 1.0  # views only where the best class is less probable without
 
     @check_field("augment", "mix", mode="before")
     @classmethod
@@ -216,6 +214,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
+        if self.data.image_size not in (None, self.network.image_size):
+            sized = replace(self.network, image_size=self.data.image_size)
+            object.__setattr__(self, "network", sized)  # data.image_size decides, and here is where the two meet
         if self.schedule.warmup_epochs >= self.train.epochs:
             warmup, epochs = self.schedule.warmup_epochs, self.train.epochs
             raise ValueError(
@@ -229,9 +230,6 @@ class Recipe(Section):
             raise ValueError("augment.flip and augment.alternating-flip undo each other. Keep one")
         if self.network.channels != 3:
             raise ValueError("network.channels must be 3: images are brought to RGB")
-        if self.data.image_size not in (None, self.network.image_size):
-            sized = replace(self.network, image_size=self.data.image_size)
-            object.__setattr__(self, "network", sized)  # data.image_size decides, and here is where the two meet
         return self
 
 

@@ -139,7 +139,9 @@ def test_every_technique_resumes_within_an_epoch(settings, tiny_recipe, digits_n
 def tiny(name: str) -> list[str]:
     """The settings that make a shipped recipe train in a second, with every technique that it has."""
     shape = ["network.widths=[16,24]", "network.blocks_per_stage=[1,1]", "data.image_size=16"]
-    return [*shape, "schedule.warmup_epochs=0.5", "train.epochs=3", "train.batch_size=64"]
+    sizes = load_recipe(name).resizing.sizes
+    smaller = [f"resizing.sizes={[8, 12][: len(sizes)]}"] if sizes else []
+    return [*shape, *smaller, "schedule.warmup_epochs=0.5", "train.epochs=3", "train.batch_size=64"]
 
 
 @pytest.mark.parametrize("name", recipe_names())
