@@ -32,6 +32,15 @@ ALLOWED["demo"] = {"data", "evaluation", "training"}
 ALLOWED["doctor"] = {"", "machine", "data", "evaluation"}
 ALLOWED["bench"] = {"data", "evaluation", "machine", "models", "recipe", "recipefile", "training"}
 ALLOWED["solver"] = {"errors", "machine", "models", "budget", "evaluation"}
+ALLOWED["shipping"] = {*ALLOWED, "shipping", ""} - {
+    "training",
+    "published",
+    "estimator",
+    "demo",
+    "doctor",
+    "bench",
+    "solver",
+}
 ALLOWED["study"] = {*ALLOWED, "charts", "drawing", "training", "published", "study"}
 ALLOWED["drawing"] = {"errors"}
 ALLOWED["charts"] = {"drawing"}
@@ -78,6 +87,7 @@ def test_models_and_data_do_not_know_each_other():
         "import resfit.recipefile; resfit.recipefile.load_recipe('r4-lighter')",
         "from resfit.cli import main; main(['cost', 'r5', '--layers'])",
         "import resfit.cli, resfit.verbs, resfit.printing, resfit.curves",
+        "import resfit.shipping.runtime",
         "import resfit.runs, resfit.budget, resfit.plugins, resfit.evaluation.metrics",
     ],
 )

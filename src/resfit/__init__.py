@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from resfit.published.reproduction import reproduce
     from resfit.recipe import Recipe
     from resfit.recipefile import load_recipe
+    from resfit.shipping.export import export
     from resfit.solver.exact import design
     from resfit.study.launch import search
     from resfit.training.launch import resume, train
@@ -36,6 +37,7 @@ _HOMES = {
     "design": "resfit.solver.exact:design",
     "draw_curves": "resfit.curves:draw_curves",
     "evaluate": "resfit.evaluation.holdout:evaluate",
+    "export": "resfit.shipping.export:export",
     "load": "resfit.evaluation.bundle:load_bundle",
     "load_recipe": "resfit.recipefile:load_recipe",
     "network": "resfit.models.networks:network",
@@ -58,6 +60,7 @@ __all__ = [
     "design",
     "draw_curves",
     "evaluate",
+    "export",
     "load",
     "load_recipe",
     "network",

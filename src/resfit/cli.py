@@ -204,6 +204,17 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     )
     _device(p)
 
+    p = verb(
+        "export", verbs.do_export, "Write a run's network as one file for other programs, once it answers the same."
+    )
+    p.add_argument("folder", metavar="RUN", help="a finished run, or a bundle folder with --data")
+    p.add_argument("--format", default="onnx", metavar="onnx|pt2|safetensors", help="what to write (default onnx)")
+    smaller = p.add_mutually_exclusive_group()
+    smaller.add_argument("--int8", action="store_true", help="8-bit integers (onnx), a quarter of the bytes")
+    smaller.add_argument("--float16", action="store_true", help="16-bit floats, half of the bytes")
+    p.add_argument("--data", metavar="PATH", help="where the images are now, if they moved")
+    p.add_argument("--out", metavar="DIR", type=Path, help="where to write (default RUN/export, and RUN/bundle)")
+
     p = verb("curves", verbs.do_curves, "Draw the accuracy and loss curves of runs, side by side, as SVG or PNG.")
     p.add_argument(
         "paths", nargs="+", metavar="RUN", help="run folders, parents of --seeds, or results/reproduce/*.json"

@@ -141,6 +141,21 @@ def prediction_text(report: dict[str, Any], out: str | None) -> str:
     return "\n".join(lines)
 
 
+def export_text(value: dict[str, Any]) -> str:
+    """Return the table of an export beside PyTorch, and where the file is."""
+    parity = value["parity"]
+    lines = [f"{'format':<20} {'bytes':>12} {'accuracy':>9} {'agreement':>10} {'images/s at 1':>14} {'at 64':>10}"]
+    for row in value["rows"]:
+        name, rates = f"{row['format']} {row['precision']}", row["images_per_second"]
+        scores = f"{row['accuracy']:>9.2%} {row['agreement']:>10.2%}"
+        lines.append(f"{name:<20} {row['bytes']:>12,} {scores} {rates['1']:>14,.0f} {rates['64']:>10,.0f}")
+    seen = ", which it was trained on" if value["trained_on_val"] else ""
+    lines.append(
+        f"compared on the {parity['n']:,} images of val{seen}: logits differ by {parity['max_difference']:.2g} at most"
+    )
+    return "\n".join([*lines, *(f"written to {file}" for file in value["files"])])
+
+
 def curves_text(runs: Sequence[dict[str, Any]], out: str) -> str:
     """Return a line for each run that was drawn, and where the drawing is."""
     lines = [f"{run['name']}: {run['epochs']:,} epoch{'s' * (run['epochs'] != 1)}" for run in runs]

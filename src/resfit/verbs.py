@@ -262,6 +262,15 @@ def _each_seed(word: str) -> list[str]:
     return [str(run.folder) for run in seed_runs(word)] if (Path(word) / "seeds.json").is_file() else [word]
 
 
+def do_export(a: Arguments) -> int:
+    """Export a run's network through its gate, and print what it is worth beside PyTorch."""
+    from resfit.shipping.export import export
+
+    value = export(a.folder, a.format, int8=a.int8, float16=a.float16, data=a.data, out=a.out)
+    _print(a, {"run": a.folder, **value}, printing.export_text(value))
+    return 0
+
+
 def do_curves(a: Arguments) -> int:
     """Draw the curves of runs to a file."""
     from resfit.curves import draw_curves, label

@@ -70,6 +70,7 @@ def write_bundle(folder: Path, recipe: Recipe, weights: dict[str, Tensor], class
         "budget": asdict(recipe.budget),
         "within_budget": check_budget(total, recipe.budget).ok,
     }
+    durable.remove(folder / "model.onnx", must=True)  # `export` makes it, of the weights that are replaced here
     plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     durable.write_bytes(folder / "model.safetensors", save(plain, metadata={"format": "pt"}))
     durable.write_json(folder / "config.json", config)

@@ -54,6 +54,7 @@ def _norms_folded(traced: fx.GraphModule) -> fx.GraphModule:
             traced.set_submodule(place, modules[place])
             norm.replace_all_uses_with(before)
             traced.graph.erase_node(norm)
+    traced.delete_all_unused_submodules()  # the folded BatchNorms, which an export would write
     traced.recompile()
     return traced
 

@@ -1,0 +1,102 @@
+"""An exported ONNX file in ONNX Runtime: numpy and onnxruntime alone, so that a bundle is served where there is no torch."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resfit.data.images import PixelRule
+from resfit.errors import DataError, MissingExtraError, UsageError
+from resfit.evaluation.metrics import softmax
+from resfit.machine import default_threads
+
+CHUNK = 2**16  # pixels of the images answered at once, 64 of 32 pixels: their activations stay in the cache
+
+
+@dataclass(frozen=True)
+class OnnxBundle:
+    """A network in ONNX Runtime, with its classes and preprocessing; `config` is what the file says of itself."""
+
+    session: Any
+    class_names: tuple[str, ...]
+    rule: PixelRule
+    tta: str
+    tta_below: float
+    config: dict[str, Any]
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return logits (N, K) float32 of images, uint8 (N, 3, size, size), by the bundle's test-time views."""
+        size = self.rule.size
+        if images.dtype != np.uint8 or images.shape[1:] != (3, size, size) or len(images) == 0:
+            kind = f"{images.dtype} of shape {tuple(images.shape)}"
+            raise DataError(f"images: {kind}. Give uint8 of shape (N, 3, {size}, {size}), pixels 0 to 255.")
+        logits = self.network_logits(images)
+        if self.tta != "none":
+            unsure = np.flatnonzero(softmax(logits).max(1) < self.tta_below) if self.tta_below < 1 else slice(None)
+            seen = images[unsure]
+            if len(seen):
+                parts = [share * self.network_logits(view) for share, view in _other_views(seen, self.tta)]
+                logits[unsure] = SHARES[self.tta] * logits[unsure] + np.sum(parts, axis=0, dtype=np.float32)
+        return logits
+
+    def network_logits(self, images: np.ndarray) -> np.ndarray:
+        """Return the file's own logits, one view an image."""
+        step = max(1, CHUNK // self.rule.size**2)
+        starts = range(0, len(images), step)
+        parts = [self.session.run(None, {"images": images[start : start + step]})[0] for start in starts]
+        return np.concatenate(parts)
+
+    def probs(self, images: np.ndarray) -> np.ndarray:
+        """Return probabilities (N, K) float32; see `logits`."""
+        return softmax(self.logits(images))
+
+
+SHARES = {"none": 1.0, "flip": 0.5, "flip-shift": 0.25}  # of the images as they are; see evaluation.predict.views
+
+
+def _other_views(images: np.ndarray, tta: str) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield the weighted views beside the images themselves: of pixels, which are normalised later, as of normalised ones."""
+    yield SHARES[tta], np.ascontiguousarray(images[..., ::-1])
+    if tta == "flip-shift":
+        size = images.shape[-1]
+        padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), "reflect")
+        for view in (padded[:, :, :size, :size], padded[:, :, 2:, 2:]):
+            for side in (view, view[..., ::-1]):
+                yield 0.125, np.ascontiguousarray(side)
+
+
+def load_onnx(source: str | Path | bytes, threads: int | None = None) -> OnnxBundle:
+    """Return the network in an exported .onnx file, in the bundle or run folder that holds model.onnx, or in a file's bytes.
+
+    `threads` are one operation's, by default as many as torch would take. Raises UsageError, or MissingExtraError without
+    onnxruntime.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime is needed. Install it: pip install 'resfit[export]'.") from error
+    where, model = ("the file", source) if isinstance(source, bytes) else (f"{source}", _find(Path(source)))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads or default_threads(), 3
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        config = json.loads(session.get_modelmeta().custom_metadata_map["resfit"])
+        pre = config["preprocessing"]
+        rule, names = PixelRule(pre["size"], pre["fit"], pre["filter"]), tuple(config["class_names"])
+        tta, tta_below = config["tta"], float(config["tta_below"])
+        SHARES[tta]
+    except Exception as error:  # whatever a damaged or foreign file makes the readers say, the user needs its place
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UsageError(f"{where}: is no ONNX file of `resfit export`: {reason}. Export it anew.") from error
+    return OnnxBundle(session, names, rule, tta, tta_below, config)
+
+
+def _find(path: Path) -> str:
+    places = [path, path / "model.onnx", path / "bundle" / "model.onnx"]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise UsageError(f"{path}: holds no model.onnx. Make it with `resfit export RUN`.")
+    return str(found)
