@@ -31,10 +31,12 @@ def quantize(model: onnx.ModelProto, images: np.ndarray) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         file, level = Path(scratch) / "int8.onnx", logging.root.level
+        own = onnx.ModelProto()
+        own.CopyFrom(model)  # quantize_static moves the weights of what it is given into files
         logging.root.setLevel(logging.ERROR)  # it would advise what has been done already
         try:
             quantize_static(
-                model,
+                own,
                 file,
                 _Batches(images),
                 quant_format=QuantFormat.QDQ,
