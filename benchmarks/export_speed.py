@@ -1,8 +1,8 @@
 """Images a second of exported ONNX files on the CPU beside PyTorch eager, at batch 1 and 64; prints a JSON object a figure.
 
 Usage: python benchmarks/export_speed.py NETWORK|RUN [--data PATH] [--repeats 9] [--seconds 1] [--results DIR]. A network gets
-random weights, and random pixels to calibrate int8 on: rates do not depend on them. Of a run, `export` writes both files through
-their gates, and one figure more is shown: the points of accuracy that int8 loses on val.
+random weights, and random pixels to calibrate int8 on: rates do not depend on them. Of a run, `export` writes both files
+through their gates, and one figure more is shown: the points of accuracy that int8 loses on val.
 
 The peer is the network as PyTorch has it: contiguous, torch's own convolutions, BatchNorms apart, pixels normalised by two
 operations. `resfit_values` is the network as resfit predicts with it: channels last, Winograd's convolutions. All are timed in

@@ -83,6 +83,7 @@ def export(
             durable.remove(file, must=True)
         raise GateError(f"{files[0]}: {parity.wrong}; it is deleted. {_remedy(precision)}")
     made = encode(_metadata(config | {"parity": parity.to_dict()}))
+    answer = read(made)
     for file in files:
         durable.write_bytes(file, made)
     weights = (bundle_folder(path) / "model.safetensors").stat().st_size
