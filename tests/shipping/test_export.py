@@ -91,7 +91,7 @@ def test_the_file_passes_onnx_checker_and_says_what_it_is(exported):
     assert ours["parity"] == value["parity"]
     assert ours["preprocessing"]["mean"] == list(bundle.mean)
     assert ours["class_names"] == list(bundle.class_names)
-    assert [opset.version for opset in model.opset_import] == [18]
+    assert [opset.version for opset in model.opset_import] == [20]
     assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
     assert str(Path(__file__).parents[2]).encode() not in model.SerializeToString()  # no paths of this machine
 

@@ -21,6 +21,7 @@ MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 RECIPE = """
 [data]
 image_size = 8
+val_fraction = 0.5
 [optim]
 lr = 0.05
 [schedule]
@@ -81,7 +82,7 @@ def test_the_reports_networks_answer_the_same(name):
 
 
 @pytest.mark.parametrize(
-    "network", ["resnet:widths=48,96:blocks_per_stage=1,1:se_reduction=8", "wrn:widths=48,96:blocks_per_stage=1,1"]
+    "network", ["resnet:widths=48,96:blocks_per_stage=1,1:se_reduction=8", "whitened:widths=48,96:blocks_per_stage=1,1"]
 )
 def test_int8_is_small_and_as_accurate(tmp_path, network):
     recipe = tmp_path / "small.toml"

@@ -1,12 +1,13 @@
 """A network made quick for prediction on a CPU: each BatchNorm folded into the convolution before it (Jacob et al. 2017,
 arXiv 1712.05877, section 3.2).
 
-Only what is certain is changed: a BatchNorm whose input is a convolution's output that nothing else reads. A network that
-torch.fx cannot trace, or that answers differently once folded, stays as it is.
+Only what is certain is changed: a BatchNorm whose input is a convolution's output, or the max-pool of one, that nothing else
+reads. A network that torch.fx cannot trace, or that answers differently once folded, stays as it is.
 """
 
 import torch
 from torch import fx, nn
+from torch.nn.functional import max_pool2d
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 CLOSE = (
@@ -41,10 +42,12 @@ def _trace(model: nn.Module) -> fx.GraphModule:
 def _norms_folded(traced: fx.GraphModule) -> fx.GraphModule:
     modules, calls = dict(traced.named_modules()), _calls(traced)
     for norm, name in calls:
-        before = norm.args[0]
+        last = before = norm.args[0]
         batch_norm = modules[name]
         if not isinstance(batch_norm, nn.BatchNorm2d) or batch_norm.running_mean is None:
             continue
+        if isinstance(last, fx.Node) and _hands_on_scales(last, batch_norm):
+            before = last.args[0]
         if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
             continue
         place = str(before.target)
@@ -52,11 +55,18 @@ def _norms_folded(traced: fx.GraphModule) -> fx.GraphModule:
         if isinstance(conv, nn.Conv2d) and _once(calls, place) and _once(calls, name):
             modules[place] = fuse_conv_bn_eval(conv, batch_norm)
             traced.set_submodule(place, modules[place])
-            norm.replace_all_uses_with(before)
+            norm.replace_all_uses_with(last)  # type: ignore[arg-type]
             traced.graph.erase_node(norm)
     traced.delete_all_unused_submodules()  # the folded BatchNorms, which an export would write
     traced.recompile()
     return traced
+
+
+def _hands_on_scales(node: fx.Node, batch_norm: nn.BatchNorm2d) -> bool:
+    """Return whether `node` is a max-pool alone before a BatchNorm of positive scales: which comes first is then the same."""
+    if node.op != "call_function" or node.target is not max_pool2d or len(node.users) > 1:
+        return False
+    return batch_norm.weight is not None and bool((batch_norm.weight > 0).all())
 
 
 def _calls(traced: fx.GraphModule) -> list[tuple[fx.Node, str]]:

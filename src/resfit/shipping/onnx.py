@@ -10,7 +10,7 @@ import torch
 
 from resfit.shipping.graph import Graph
 
-OPSET = 18  # what torch's exporter writes natively, and what readers of 2023 on understand
+OPSET = 20  # the first with GELU as one operator, which int8 needs; onnxruntime 1.17 (2024) and later read it
 
 
 def to_onnx(graph: Graph, size: int) -> onnx.ModelProto:
