@@ -3,7 +3,6 @@
 import logging
 import warnings
 from collections.abc import Mapping
-from typing import Any
 
 import onnx
 import torch
@@ -58,11 +57,3 @@ def encode(model: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
     onnx.checker.check_model(whole, full_check=True)
     data: bytes = whole.SerializeToString()
     return data
-
-
-def describe(model: Any) -> str:
-    """Return the operators of a model with their counts, the most frequent first."""
-    counts: dict[str, int] = {}
-    for node in model.graph.node:
-        counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
