@@ -7,9 +7,9 @@ val. The sides: `design` (its first network for equal images, the highest of "eq
 shapes, widths scaled until the parameters fit, each by itself; random search, which spends half the budget on eight networks
 of the space that keep it, and the other half on the best of them, trained anew; and Optuna without the closed-form filter, the
 same with TPE over the same space, where a network over the limit is trained like any other and then of no use. --budget is in
-thousands of images, or in seconds of a quiet machine: a side's images follow from its step beside the step of `design`'s network,
-both in alternation, and from that one's alone (--reference, or measured at the start), so that what else the machine does shifts
-no side. What DIR holds is kept.
+thousands of images, or in seconds of a quiet machine: a side's images then follow from its step beside that of `design`'s
+network, both in alternation, and from the latter's alone (--reference, or measured at the start), so that what else the
+machine does shifts no side. What DIR holds is kept.
 """
 
 import argparse
