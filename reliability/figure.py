@@ -8,16 +8,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Round:
-    """One round: its class, its number within the class, and what the check needs to know."""
+    """One round: its class, its label within the class, and what the check needs to know."""
 
     kind: str
-    number: int
+    label: str
     what: tuple[Any, ...] = ()
 
     @property
     def key(self) -> str:
         """The name under which it is counted once."""
-        return f"{self.kind} #{self.number}"
+        return f"{self.kind} #{self.label}"
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,16 @@ def rounds(base: Path) -> list[Round]:
     for recipe in tiny.recipe_names(base):
         for quarter in range(QUARTERS):
             kind = f"{recipe}, quarter {quarter + 1}"
-            found += [Round(kind, number, (recipe, quarter)) for number in range(EACH)]
+            found += [Round(kind, str(number), (recipe, quarter, number % 2 == 1)) for number in range(EACH)]
     return spread(found)
 
 
 def check(base: Path, folder: Path, item: Round) -> str:
     """Kill a run, every other time its continuation too, let it end, and compare."""
-    recipe, quarter = item.what
+    recipe, quarter, each_step = item.what
     draw = random.Random(item.key)
     _, seconds = tiny.whole(base, recipe)
     out, log = folder / "run", folder / "log"
-    each_step = item.number % 2 == 1
     moment = seconds * (quarter + draw.random()) / QUARTERS
     while not _killed(base, recipe, out, log, each_step, moment):  # it was faster than the whole run
         shutil.rmtree(out)

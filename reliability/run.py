@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import calls
 import kills
 import tiny
 import torch
@@ -26,7 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from result import commit, device  # noqa: E402 - the benchmarks' own words for machine and commit
 
-FIGURES: dict[str, Figure] = {"kills": kills.FIGURE}
+FIGURES: dict[str, Figure] = {"kills": kills.FIGURE, "calls": calls.KILLS, "errors": calls.FAILURES}
+FILES = {name: (name,) for name in FIGURES} | {"calls": ("calls", "watch", "writers"), "errors": ("calls", "watch", "writers")}
 SHARED = ("figure", "forks", "tiny")  # files that every check stands on
 SHOWN = 5  # problems of a figure that go into the JSON
 
@@ -116,7 +118,7 @@ def source(name: str) -> str:
     """Return a digest of the code under proof and of a figure's check."""
     package = ROOT / "src" / "resfit"
     files = sorted([*package.rglob("*.py"), *package.glob("recipes/*.toml")])
-    files += [ROOT / "reliability" / f"{stem}.py" for stem in (*SHARED, name)]
+    files += [ROOT / "reliability" / f"{stem}.py" for stem in (*SHARED, *FILES[name])]
     total = hashlib.blake2b(digest_size=8)
     for file in files:
         total.update(f"{file.relative_to(ROOT)} {tiny.digest(file.read_bytes())}\n".encode())
