@@ -77,6 +77,8 @@ def errors_of(kind: str) -> tuple[str, ...]:
     """Return what can happen to a call."""
     if kind.startswith("openat read"):
         return READ_ERRORS
+    if kind.startswith("close") and not kind.endswith((".tmp", ".jsonl", ".npy")):
+        return ()  # of a file that was only read
     return (*ERRORS, SHORT) if kind.startswith(WRITES) else ERRORS
 
 

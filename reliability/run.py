@@ -19,6 +19,7 @@ from typing import Any
 
 import calls
 import kills
+import powercuts
 import tiny
 import torch
 from figure import Figure, Round
@@ -27,8 +28,18 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from result import commit, device  # noqa: E402 - the benchmarks' own words for machine and commit
 
-FIGURES: dict[str, Figure] = {"kills": kills.FIGURE, "calls": calls.KILLS, "errors": calls.FAILURES}
-FILES = {name: (name,) for name in FIGURES} | {"calls": ("calls", "watch", "writers"), "errors": ("calls", "watch", "writers")}
+FIGURES: dict[str, Figure] = {
+    "kills": kills.FIGURE,
+    "calls": calls.KILLS,
+    "errors": calls.FAILURES,
+    "powercuts": powercuts.FIGURE,
+}
+FILES = {  # what each check is made of
+    "kills": ("kills",),
+    "calls": ("calls", "watch", "writers"),
+    "errors": ("calls", "watch", "writers"),
+    "powercuts": ("powercuts", "disk", "watch", "writers"),
+}
 SHARED = ("figure", "forks", "tiny")  # files that every check stands on
 SHOWN = 5  # problems of a figure that go into the JSON
 
