@@ -58,8 +58,9 @@ def start(task: Callable[[], int], log: Path, gate: Gate | None = None) -> int:
         os._exit(code)
 
 
-def wait(pid: int, bound: float = BOUND) -> int:
+def wait(pid: int, bound: float | None = None) -> int:
     """Return a child's exit code, or minus the signal that ended it; kills it and raises Hung past the bound."""
+    bound = BOUND if bound is None else bound
     deadline = time.monotonic() + bound
     while time.monotonic() < deadline:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -76,6 +77,6 @@ def kill(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def run(task: Callable[[], int], log: Path, bound: float = BOUND) -> int:
+def run(task: Callable[[], int], log: Path, bound: float | None = None) -> int:
     """Run `task` in a child to its end and return its exit code."""
     return wait(start(task, log), bound)

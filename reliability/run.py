@@ -6,6 +6,7 @@ counted by the next visit, as long as the code under proof and the check are the
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import math
@@ -18,7 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import calls
+import corruptions
+import faults
 import kills
+import owners
 import powercuts
 import tiny
 import torch
@@ -33,12 +37,18 @@ FIGURES: dict[str, Figure] = {
     "calls": calls.KILLS,
     "errors": calls.FAILURES,
     "powercuts": powercuts.FIGURE,
+    "corruptions": corruptions.FIGURE,
+    "owners": owners.FIGURE,
+    "faults": faults.FIGURE,
 }
 FILES = {  # what each check is made of
     "kills": ("kills",),
     "calls": ("calls", "watch", "writers"),
     "errors": ("calls", "watch", "writers"),
     "powercuts": ("powercuts", "disk", "watch", "writers"),
+    "corruptions": ("corruptions",),
+    "owners": ("owners",),
+    "faults": ("faults", "calls", "watch", "writers", "powercuts", "disk", "corruptions", "owners"),
 }
 SHARED = ("figure", "forks", "tiny")  # files that every check stands on
 SHOWN = 5  # problems of a figure that go into the JSON
@@ -69,11 +79,11 @@ def visit(name: str, share: float, base: Path, work: Path, deadline: float) -> d
     ledger = work / f"{name}.jsonl"
     rounds = figure.rounds(base)
     planned = chosen(rounds, share)
-    done = {row["key"] for row in rows(ledger, made_with)}
+    done, made_at = {row["key"] for row in rows(ledger, made_with)}, commit()
     for item in planned:
         if item.key in done or time.monotonic() > deadline:
             continue
-        note(ledger, tried(figure, base, item) | {"source": made_with, "commit": commit()})
+        note(ledger, tried(figure, base, item) | {"source": made_with, "commit": made_at})
     counted = rows(ledger, made_with)
     problems = [f"{row['key']}: {row['problem']}" for row in counted if row["problem"]]
     return {
@@ -113,8 +123,12 @@ def tried(figure: Figure, base: Path, item: Round) -> dict[str, Any]:
 
 def rows(ledger: Path, made_with: str) -> list[dict[str, Any]]:
     """Return the rows of a ledger that were made with this source; a last line cut short is left out."""
-    lines = ledger.read_text().split("\n")[:-1] if ledger.exists() else []
-    found = {row["key"]: row for row in map(json.loads, lines) if row["source"] == made_with}
+    found = {}
+    for line in ledger.read_text().split("\n") if ledger.exists() else []:
+        with contextlib.suppress(ValueError):  # cut short by a kill
+            row = json.loads(line)
+            if row["source"] == made_with:
+                found[row["key"]] = row
     return list(found.values())
 
 
@@ -122,7 +136,7 @@ def note(ledger: Path, row: dict[str, Any]) -> None:
     """Add a row to a ledger."""
     ledger.parent.mkdir(parents=True, exist_ok=True)
     with ledger.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(f"\n{json.dumps(row)}\n")  # a line of its own after one that was cut short
 
 
 def source(name: str) -> str:

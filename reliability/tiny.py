@@ -18,15 +18,54 @@ import numpy as np
 
 IMAGES, CLASSES, SIDE = 100, 3, 16  # 90 to train on: 3 steps of 32, 32 and 26
 EPOCHS = 3
+# what no shipped recipe has
+OWN = {
+    "own-average": """name = "own-average"
+network = "resnet:widths=8,16:blocks_per_stage=1,1:dropout=0.1:stochastic_depth=0.2:image_size=16"
+[augment.crop]
+padding = 2
+[mix.mixup]
+probability = 0.7
+[optim]
+lr = 0.05
+clip_norm = 5.0
+sam_rho = 0.05
+[schedule]
+name = "plateau"
+patience = 0
+threshold = 0.9
+[train]
+epochs = 3
+batch_size = 32
+label_smoothing = 0.1
+ema_decay = 0.9
+""",
+    "own-stopping": """name = "own-stopping"
+network = "wrn:widths=8,16:blocks_per_stage=1,1:image_size=16"
+tta = "flip"
+[optim]
+lr = 0.02
+[freezing]
+until = [0.6]
+[train]
+epochs = 6
+batch_size = 32
+early_stopping = 1
+ema_decay = 0.5
+""",
+}
 
 
-def prepare(base: Path) -> None:
-    """Make images and recipes in `base`, and keep cache and ledger there."""
+def prepare(base: Path, warm: bool = True) -> None:
+    """Make images and recipes in `base`, keep cache and ledger there, and import what training imports (`warm`)."""
     os.environ["RESFIT_CACHE"], os.environ["RESFIT_STATE"] = str(base / "cache"), str(base / "state")
     (base / "whole").mkdir(parents=True, exist_ok=True)
     (base / "recipes").mkdir(exist_ok=True)
-    if forks.run(lambda: _write_images(base) or _write_recipes(base) or _note_modules(base), base / "prepare.log"):
-        raise RuntimeError((base / "prepare.log").read_text())
+    log = base / "prepare.log"
+    if forks.run(lambda: _write_images(base) or _write_recipes(base) or (_note_modules(base) if warm else 0), log):
+        raise RuntimeError(log.read_text())
+    if not warm:
+        return
     for name in (base / "modules").read_text().split():  # 800 of torch's at the first step of a child, else
         with contextlib.suppress(Exception):  # a part of torch that is not to be imported by itself
             importlib.import_module(name)
@@ -137,6 +176,8 @@ def _write_recipes(base: Path) -> int:
 
     for name in recipe_names():
         (base / "recipes" / f"{name}.toml").write_text(recipe_to_toml(_shrunk(name, base)))
+    for name, text in OWN.items():
+        (base / "recipes" / f"{name}.toml").write_text(text)
     return 0
 
 

@@ -28,7 +28,7 @@ class Call(NamedTuple):
 
 
 def run(
-    task: Callable[[], int], log: Path, options: Sequence[str] = (), bound: float = forks.BOUND
+    task: Callable[[], int], log: Path, options: Sequence[str] = (), bound: float | None = None
 ) -> tuple[int, list[Call]]:
     """Run `task` in a child that strace watches from its first line on; returns the exit code and its calls."""
     gate = forks.Gate()
