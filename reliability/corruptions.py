@@ -126,6 +126,7 @@ def originals(base: Path, recipe: str) -> Path:
 def _synthesize(folder: Path) -> int:
     """Write what no tiny run has: every dtype, a tensor of nothing, a single number, an empty name part, a megabyte."""
     import torch
+
     from resfit.training.checkpoint import save_checkpoint, write_tensors
 
     for step in (1, 2):

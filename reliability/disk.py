@@ -27,7 +27,9 @@ class Inode:
     folder: bool = False
     entries: dict[str, "Inode"] = field(default_factory=dict)
     kept: dict[str, "Inode"] = field(default_factory=dict)
-    changes: list[tuple[str, str, "Inode | None"]] = field(default_factory=list)  # a name taken, a name given, what it names
+    changes: list[tuple[str, str, "Inode | None"]] = field(
+        default_factory=list
+    )  # a name taken, a name given, what it names
 
     def change(self, taken: str, given: str, what: "Inode | None") -> None:
         """Change an entry; it is not synced."""
@@ -79,7 +81,9 @@ class Disk:
             inode.kept, inode.changes = dict(inode.entries), []
         else:
             assert call.name == "write", f"{call.name} is not modelled"
-            inode.live += texts[0][: int(call.returned)]  # every writer of ours writes from the start to the end, or appends
+            inode.live += texts[0][
+                : int(call.returned)
+            ]  # every writer of ours writes from the start to the end, or appends
         return True
 
     def _on_path(self, call: watch.Call, paths: list[Path]) -> bool:

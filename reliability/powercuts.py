@@ -208,4 +208,6 @@ def _digest(tensors: dict[str, Any]) -> str:
     return tiny.digest(b"".join(name.encode() + tensors[name].numpy().tobytes() for name in sorted(tensors)))
 
 
-FIGURE = Figure("simulated power cuts: no valid checkpoint, an older one than was saved, or a corrupt one", rounds, check)
+FIGURE = Figure(
+    "simulated power cuts: no valid checkpoint, an older one than was saved, or a corrupt one", rounds, check
+)

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import calls
 import corruptions
 import faults
@@ -25,7 +27,6 @@ import kills
 import owners
 import powercuts
 import tiny
-import torch
 from figure import Figure, Round
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,6 +88,7 @@ def visit(name: str, share: float, base: Path, work: Path, deadline: float) -> d
     counted = rows(ledger, made_with)
     problems = [f"{row['key']}: {row['problem']}" for row in counted if row["problem"]]
     return {
+        "check": name,
         "name": figure.name,
         "n": len(counted),
         "failures": len(problems),

@@ -13,8 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import forks
 import numpy as np
+
+import forks
 
 IMAGES, CLASSES, SIDE = 100, 3, 16  # 90 to train on: 3 steps of 32, 32 and 26
 EPOCHS = 3
@@ -44,13 +45,13 @@ ema_decay = 0.9
 network = "wrn:widths=8,16:blocks_per_stage=1,1:image_size=16"
 tta = "flip"
 [optim]
-lr = 0.02
+lr = 0.3
 [freezing]
 until = [0.6]
 [train]
 epochs = 6
 batch_size = 32
-early_stopping = 1
+early_stopping = 2
 ema_decay = 0.5
 """,
 }
@@ -201,9 +202,9 @@ def _shrunk(name: str, base: Path) -> Any:
     table = recipe.model_dump(exclude={"network", "budget"})
     spec = recipe.network
     stages = min(2, len(spec.widths))
-    se = min(spec.se_reduction, 4)
-    sizes = {"widths": (8, 16)[:stages], "blocks_per_stage": (1, 1)[:stages], "strides": (1, 2)[:stages]}
-    table["network"] = replace(spec, **sizes, stem_width=None, pool=0, se_reduction=se, image_size=SIDE)
+    sizes: dict[str, Any] = {"widths": (8, 16)[:stages], "blocks_per_stage": (1, 1)[:stages]}
+    sizes |= {"strides": (1, 2)[:stages], "stem_width": None, "se_reduction": min(spec.se_reduction, 4)}
+    table["network"] = replace(spec, **sizes, pool=0, image_size=SIDE)
     train, schedule = table["train"], table["schedule"]
     train |= {"epochs": EPOCHS, "batch_size": 32, "validate_every": min(train["validate_every"], 2)}
     schedule["warmup_epochs"] = min(schedule["warmup_epochs"], 0.5)

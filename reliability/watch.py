@@ -18,7 +18,7 @@ RANDOM = re.compile(r"(\.[^/]+\.)[a-z0-9_]{8}(\.tmp)|(\.building-)[a-z0-9_]{8}|\
 
 
 class Call(NamedTuple):
-    """One call: its name, the how-many-th of that name, its arguments as strace prints them, what it returned and the rest of the line."""
+    """One call: its name, the how-many-th of that name, its arguments as strace prints them, what it returned, the rest."""
 
     name: str
     ordinal: int

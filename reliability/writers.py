@@ -110,7 +110,9 @@ def _receipt(base: Path, folder: Path) -> dict[str, str]:
     import json
 
     receipt = json.loads((folder / "run" / "test.json").read_text())
-    ledgers = [json.loads(line) for path in (folder / "state").rglob("*.jsonl") for line in path.read_text().splitlines()]
+    ledgers = [
+        json.loads(line) for path in (folder / "state").rglob("*.jsonl") for line in path.read_text().splitlines()
+    ]
     assert any(line["run"] == str((folder / "run").absolute()) for line in ledgers), "no opening is noted"
     return {name: str(receipt[name]) for name in ("accuracy", "n", "fingerprint", "split")}
 
@@ -167,6 +169,7 @@ def _third_checkpoint(base: Path, folder: Path) -> int:
 
 def _save(folder: Path, step: int) -> int:
     import torch
+
     from resfit.training.checkpoint import save_checkpoint
 
     generator = torch.Generator().manual_seed(step)
