@@ -109,7 +109,8 @@ class Train(Section):
     loss "auto" takes distributions as targets where labels are mixed, else class indices. early_stopping is the number of
     epochs without a better validation accuracy after which training ends (0: never). validate_every is the number of epochs
     from one look at the validation split to the next; the last epoch always has one. A precision that the device has not
-    natively becomes what "auto" is there. compile and cuda_graphs cost seconds at the start.
+    natively becomes what "auto" is there. compile and cuda_graphs cost seconds at the start. sync_batchnorm normalises with the
+    moments of all processes' images together; in one process it is as ever.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 50
@@ -122,6 +123,7 @@ class Train(Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool = False
     cuda_graphs: bool = False
+    sync_batchnorm: bool = False
 
 
 class Resizing(Section):

@@ -26,21 +26,38 @@ from resfit.models.families import build, cost
 from resfit.plugins import function
 from resfit.recipe import Recipe, recipe_to_toml
 from resfit.recipefile import as_recipe
-from resfit.runs import Run, new_run, open_run, own, refuse_taken
+from resfit.runs import Run, new_run, open_run, refuse_taken
 from resfit.training.checkpoint import checkpoints, load_newest
 from resfit.training.ema import start_average
 from resfit.training.loop import train_loop
 from resfit.training.loss import check_teacher, load_teacher, teacher_digest
 from resfit.training.outcome import finish
 from resfit.training.precision import fix_precision, make_scaler
+from resfit.training.ranks import (
+    choose_place,
+    find_restarted,
+    hold,
+    is_restart,
+    make_interrupt,
+    note_size,
+    one_first,
+    present,
+    refuse_differences,
+    rendezvous,
+    shared,
+    shared_run,
+    together,
+)
 from resfit.training.resolve import resolve
-from resfit.training.runlog import Interrupt, Interrupted, Progress, Pruned, keep_rows, say
+from resfit.training.runlog import Interrupted, Progress, Pruned, keep_rows, say
 from resfit.training.schedule import Plateau
 from resfit.training.state import Best, TrainState, new_sums, restore
+from resfit.training.syncbn import unite
 
 FITTED = 5_000 * 32 * 32  # pixels that a whitening convolution is computed from, as many as in Jordan 2024
 
 
+@together
 def train(
     recipe: str | Path | Recipe,
     data: str | Path,
@@ -61,9 +78,9 @@ def train(
     check_place(data, out, device)
     if not 0 <= seed < 2**63:
         raise UsageError(f"seed: {seed} is not from 0 to 2**63 - 1. Use a small whole number.")
-    if out is not None:
-        refuse_taken(Path(out))
-    train_set, val_set = load_data(recipe, data, refit)
+    if out is not None and not is_restart():
+        shared(lambda: refuse_taken(Path(out)))
+    train_set, val_set = one_first(lambda: load_data(recipe, data, refit))
     return start(recipe, train_set, val_set, out, seed=seed, device=device, source=absolute(data))
 
 
@@ -102,13 +119,19 @@ def start(
     _keep_validation(recipe, val_set is None)
     verdict = _keep_budget(recipe)
     tune(default_threads())
-    place = choose_device(device)
+    place = choose_place(choose_device(device))
     memory_limit(place)  # a size that cannot be read is said before a folder is made
     recipe = _fix_teacher(recipe)
     if warning := check_teacher(recipe, train_set, place):
         say(warning)
-    run = new_run(recipe.name, None if out is None else Path(out))
-    durable.write_text(run.recipe_file, recipe_to_toml(recipe))
+    refuse_differences(recipe, seed, (train_set, val_set))
+    folder = None if out is None else Path(out)
+    begun = find_restarted(folder, recipe, {"seed": seed, "refit": val_set is None, "source": source})
+    if begun is not None:
+        return begun if _has_finished(begun) else _continue(begun, recipe, train_set, val_set, seed, progress)
+    run = shared_run(lambda: new_run(recipe.name, folder))
+    if present().first:
+        durable.write_text(run.recipe_file, recipe_to_toml(recipe))
     total = cost(recipe.network)
     run.update(
         status="running",
@@ -128,6 +151,7 @@ def start(
         teacher=teacher_digest(recipe),
         device=describe(place),
         device_type=str(place),
+        rendezvous=rendezvous(),
         threads=torch.get_num_threads(),
         versions=versions(),
         commit=commit(),
@@ -137,25 +161,24 @@ def start(
     chosen = f"{len(val_set):,} to choose on" if val_set else "refit on train + val, last weights kept"
     say(f"{train_set.source}: {len(train_set):,} images to train on, {chosen}; {len(train_set.class_names)} classes")
     say(f"run folder: {run.folder}")
-    with own(run):
-        return _execute(run, recipe, train_set, val_set, seed, progress)
+    return _continue(run, recipe, train_set, val_set, seed, progress)
 
 
+@together
 def resume(path: str | Path, data: str | Path | None = None, progress: Progress | None = None) -> Run:
     """Continue the run in a folder from its newest good checkpoint, with the threads and device it began with.
 
     On the CPU the result has the same bytes as a run that was never interrupted. `data` says where the images are now, if
     they moved. Raises DataError when they changed.
     """
-    run = open_run(path)
-    info, recipe = run.info, run.recipe
-    if info["status"] == "finished" and (run.bundle / "config.json").exists():
-        say(f"{run.folder}: has finished already")
+    run = shared_run(lambda: open_run(path))
+    if _has_finished(run):
         return run
+    info, recipe = run.info, run.recipe
     source = find_source(run, data)
     tune(info["threads"])
     choose_device(info["device_type"])
-    train_set, val_set = load_data(recipe, source, info["refit"])
+    train_set, val_set = one_first(lambda: load_data(recipe, source, info["refit"]))
     if train_set.order != info["order"] or (val_set and val_set.fingerprint != info["data"]["val"]):
         raise DataError(f"{source}: its images, labels or their order changed since the run began. Train anew.")
     load_teacher(recipe, train_set.class_names, torch.device(info["device_type"]))
@@ -163,30 +186,53 @@ def resume(path: str | Path, data: str | Path | None = None, progress: Progress 
         raise UsageError(
             f"{recipe.distill.teacher}: the teacher has other weights than when the run began. Train anew."
         )
-    with own(run):
-        run.update(source=absolute(source))
-        return _execute(run, recipe, train_set, val_set, info["seed"], progress)
+    refuse_differences(recipe, info["seed"], (train_set, val_set))
+    return _continue(run, recipe, train_set, val_set, info["seed"], progress, source=absolute(source))
+
+
+def _has_finished(run: Run) -> bool:
+    """Return whether nothing is left to do, with a line that says so."""
+    finished = shared(lambda: run.info["status"] == "finished" and (run.bundle / "config.json").exists())
+    if finished:
+        say(f"{run.folder}: has finished already")
+    return finished
+
+
+def _continue(
+    run: Run,
+    recipe: Recipe,
+    train_set: ImageSet,
+    val_set: ImageSet | None,
+    seed: int,
+    progress: Progress | None,
+    **changes: str,
+) -> Run:
+    with hold(run):
+        run.update(**changes)
+        return _execute(run, recipe, train_set, val_set, seed, progress)
 
 
 def _execute(
     run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | None, seed: int, progress: Progress | None
 ) -> Run:
-    device = torch.device(run.info["device_type"])
+    device = choose_place(torch.device(run.info["device_type"]))
     recipe = fix_precision(recipe, device)
     run.update(precision=recipe.train.precision)
     state = make_state(recipe, seed, device, train_set)
-    if checkpoints(run.checkpoints):
-        _load(run, state, device)
-    elif run.metrics_file.exists():
-        load_newest(run.checkpoints)  # raises: rows without a checkpoint must not start over in silence
+    if shared(lambda: bool(checkpoints(run.checkpoints)) or run.metrics_file.exists()):
+        _load(run, state, device)  # raises: rows without a checkpoint must not start over in silence
+    note_size(run)
     run.update(status="running", error=None)
-    for left in run.folder.rglob(".*.tmp"):  # what a kill within the durable writer left
-        left.unlink(missing_ok=True)
-    _write_manifest(run, recipe)
-    keep_rows(run.metrics_file, state.epoch)
+    if present().many:
+        recipe = unite(state, recipe)
+    if present().first:
+        for left in run.folder.rglob(".*.tmp"):  # what a kill within the durable writer left
+            left.unlink(missing_ok=True)
+        _write_manifest(run, recipe)
+        keep_rows(run.metrics_file, state.epoch)
     progress = progress or Progress(recipe.train.epochs, len(train_set))
     try:
-        with Interrupt().watching() as interrupt:
+        with make_interrupt().watching() as interrupt:
             train_loop(recipe, state, train_set, val_set, run, seed, interrupt, progress.step, progress.epoch)
     except Interrupted as stop:
         run.update(status="interrupted")
@@ -198,7 +244,8 @@ def _execute(
     except Exception as error:
         run.update(status="failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise
-    finish(run, recipe, state, train_set, val_set)
+    if present().first:
+        finish(run, recipe, state, train_set, val_set)
     return run
 
 
@@ -230,7 +277,7 @@ def fit_to(model: nn.Module, recipe: Recipe, train_set: ImageSet) -> None:
 
 
 def _load(run: Run, state: TrainState, device: torch.device) -> None:
-    tensors, header, damaged = load_newest(run.checkpoints)
+    tensors, header, damaged = shared(lambda: load_newest(run.checkpoints))
     for line in damaged:
         say(line)
     restore(state, tensors, device)

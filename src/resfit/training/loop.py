@@ -20,6 +20,7 @@ from resfit.runs import Run
 from resfit.training.checkpoint import save_checkpoint, write_tensors
 from resfit.training.compiled import compile_forward
 from resfit.training.loss import load_teacher
+from resfit.training.ranks import agree, all_rows, own_batches, own_part, own_size, present
 from resfit.training.runlog import Interrupt, append_row
 from resfit.training.schedule import Plateau, after_loss
 from resfit.training.state import Best, TrainState, new_sums, shipped_weights, state_tensors
@@ -46,14 +47,15 @@ def train_loop(
     Writes metrics rows, checkpoints and the best weights to the run folder. Raises Interrupted after a signal, with a
     checkpoint on disk, and ResfitError when the loss stopped being finite.
     """
-    device = next(state.model.parameters()).device
-    images, *val_images = place_images([s.images for s in (train_set, val_set) if s is not None], device)
+    device, writes = next(state.model.parameters()).device, present().first
+    own_val = [] if val_set is None else [own_part(val_set)]
+    images, *val_images = place_images([s.images for s in (train_set, *own_val)], device)
     labels = torch.as_tensor(train_set.labels).to(device)
     batch_size, steps_per_epoch = batch_plan(recipe, len(train_set))
     rate = make_rate(recipe, steps_per_epoch)
     state.model.train()
     sizes = [*recipe.resizing.sizes, recipe.network.image_size]
-    forward, compile_seconds = compile_forward(recipe, state.model, batch_size, sizes)
+    forward, compile_seconds = compile_forward(recipe, state.model, own_size(batch_size), sizes)
     run.update(compile_seconds=run.info.get("compile_seconds", 0.0) + compile_seconds)
     teacher = load_teacher(recipe, train_set.class_names, device)
     step = make_step(recipe, steps_per_epoch, device, teacher, forward)
@@ -61,6 +63,8 @@ def train_loop(
 
     def save() -> None:
         _refuse_bad_step(run, state)
+        if not writes:
+            return
         header = {"step": state.step, "epoch": state.epoch, "seconds": state.seconds, "best": _plain(state.best)}
         header |= {"plateau": _plain(state.plateau)}
         header |= {"seed": seed, "class_names": train_set.class_names, "data": train_set.fingerprint}
@@ -75,12 +79,13 @@ def train_loop(
         order = epoch_order(seed, epoch, len(train_set))
         done = state.step - epoch * steps_per_epoch
         started = time.monotonic() - state.seconds
-        with closing(feed(images, order, batch_size, done, steps_per_epoch, device)) as batches:
+        order, batch_sizes = own_batches(order, batch_size)
+        with closing(feed(images, order, batch_sizes, done, steps_per_epoch, device)) as batches:
             for index, batch in batches:
                 step(state, batch, labels[index], index, seed)
                 state.seconds = time.monotonic() - started
                 show_step(state, steps_per_epoch, state.seconds)
-                if time.monotonic() - saved > SAVE_SECONDS or interrupt.signal:
+                if agree(interrupt, time.monotonic() - saved > SAVE_SECONDS):
                     save()
                     saved = time.monotonic()
                     interrupt.leave()
@@ -96,22 +101,25 @@ def train_loop(
             mean, std = recipe.data.mean or (), recipe.data.std or ()
             with shipped_weights(state) as model:
                 logits = predict_logits(model, val_images[0], mean, std, recipe.tta, recipe.tta_below)
+            logits = all_rows(logits, len(val_set))
             row |= {"val_accuracy": accuracy(logits, val_set.labels), "val_nll": nll(logits, val_set.labels)}
             if not math.isfinite(row["val_nll"]):
                 raise _diverged(run, f"the validation loss was not finite after epoch {epoch + 1}")
             if state.best.is_beaten_by(row["val_accuracy"], row["val_nll"]):
                 state.best.epoch, state.best.accuracy, state.best.nll = epoch, row["val_accuracy"], row["val_nll"]
-                write_tensors(run.best_file(epoch), state.weights(), asdict(state.best))
+                if writes:
+                    write_tensors(run.best_file(epoch), state.weights(), asdict(state.best))
             if recipe.schedule.name == "plateau":
                 state.plateau = after_loss(state.plateau, row["val_nll"], **recipe.schedule.params)
             row["val_seconds"] = time.monotonic() - evaluated
-        append_row(run.metrics_file, row)
+        if writes:
+            append_row(run.metrics_file, row)
         show_epoch(row | {"best": state.best.epoch == epoch, "images_per_second": count / state.seconds})
         state.epoch, state.seconds, state.sums = epoch + 1, 0.0, new_sums(device)
         save()
         saved = time.monotonic()
         interrupt.leave()
-    if val_set is None:
+    if val_set is None and writes:
         write_tensors(run.best_file(recipe.train.epochs - 1), state.weights(), {"epoch": recipe.train.epochs - 1})
 
 

@@ -15,6 +15,7 @@ from resfit.training.course import make_freeze, make_shrink
 from resfit.training.ema import update_average
 from resfit.training.loss import Teacher, make_loss
 from resfit.training.precision import clip, copy_buffers, make_autocast, put_back, scaled_update
+from resfit.training.ranks import mean_gradients, present, sum_batch, weigh
 from resfit.training.sam import climbed
 from resfit.training.schedule import warmup
 from resfit.training.state import TrainState
@@ -45,14 +46,18 @@ def make_step(
     assert recipe.data.mean is not None, "the recipe is not resolved"
     assert recipe.data.std is not None, "the recipe is not resolved"
     normalize = make_normalize(recipe.data.mean, recipe.data.std, device)
-    optim = recipe.optim
+    optim, ranks = recipe.optim, present()
+    batch_size, own_statistics = recipe.train.batch_size, not recipe.train.sync_batchnorm
 
     def gradients(state: TrainState, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         state.optimizer.zero_grad()  # before the pass: CUDA graphs write the new ones where the old ones lie
         with precision():
             logits = (forward or state.model)(inputs)
-            loss = loss_of(logits, targets, inputs)
-        torch.autograd.backward(loss if state.scaler is None else state.scaler.scale(loss))
+            loss = loss_of(logits, targets, inputs) if len(inputs) else logits.sum() * 0.0  # a rank may have no share
+        weighed = weigh(loss, len(inputs), batch_size) if ranks.many else loss
+        torch.autograd.backward(weighed if state.scaler is None else state.scaler.scale(weighed))
+        if ranks.many:
+            mean_gradients(state.model, len(inputs), batch_size, own_statistics)
         return loss.detach(), logits.detach()
 
     def progress(state: TrainState) -> float:
@@ -63,7 +68,7 @@ def make_step(
         for group in state.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         if random:
-            torch.manual_seed(derive(seed, state.step, "dropout"))
+            torch.manual_seed(derive(seed, state.step, "dropout", *ranks.key))
         if freezes:
             freeze(state, progress(state))
         inputs, targets = normalize(augment(images, index, seed, state.epoch)), labels
@@ -116,5 +121,6 @@ def _add(state: TrainState, loss: Tensor, logits: Tensor, labels: Tensor, failed
     correct = (logits.argmax(1) == labels).sum()
     count = torch.full_like(loss, len(labels), dtype=state.sums.dtype)
     batch = torch.stack([loss * len(labels), correct, count]).to(state.sums.dtype)
-    state.sums[:3] += torch.where(loss.isfinite() | failed, batch, 0.0)
+    batch, finite, failed = sum_batch(batch, loss.isfinite(), failed)
+    state.sums[:3] += torch.where(finite | failed, batch, 0.0)
     state.sums[3] = torch.where((state.sums[3] < 0) & failed, float(state.step), state.sums[3])
