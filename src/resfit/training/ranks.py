@@ -239,7 +239,7 @@ def own_batches(order: Tensor, batch_size: int) -> tuple[Tensor, int | list[int]
 
 def own_size(batch_size: int) -> int:
     """Return how many images of a whole batch are this rank's."""
-    return batch_size if _watch is None else len(own_places(batch_size, present()))
+    return len(own_places(batch_size, present()))
 
 
 def own_part(images: ImageSet) -> ImageSet:
@@ -300,7 +300,7 @@ def mean_gradients(model: nn.Module, images: int, batch_size: int, statistics: b
 
 def sum_batch(batch: Tensor, finite: Tensor, failed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return a batch's sums (3,) of all ranks, whether all have a `finite` () bool loss, and whether one has `failed`."""
-    if _watch is None:
+    if not present().many:
         return batch, finite, failed
     values = total(torch.cat([batch, torch.stack([~finite, failed]).to(batch.dtype)]))
     return values[:3], values[3] == 0, values[4] > 0

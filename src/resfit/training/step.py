@@ -53,7 +53,7 @@ def make_step(
         state.optimizer.zero_grad()  # before the pass: CUDA graphs write the new ones where the old ones lie
         with precision():
             logits = (forward or state.model)(inputs)
-            loss = loss_of(logits, targets, inputs) if len(inputs) else logits.sum() * 0.0  # a rank may have no share
+            loss = loss_of(logits, targets, inputs) if len(inputs) else logits.sum() * 0.0
         weighed = weigh(loss, len(inputs), batch_size) if ranks.many else loss
         torch.autograd.backward(weighed if state.scaler is None else state.scaler.scale(weighed))
         if ranks.many:
@@ -71,7 +71,8 @@ def make_step(
             torch.manual_seed(derive(seed, state.step, "dropout", *ranks.key))
         if freezes:
             freeze(state, progress(state))
-        inputs, targets = normalize(augment(images, index, seed, state.epoch)), labels
+        augmented = augment(images, index, seed, state.epoch) if len(index) else images  # a rank may have no share
+        inputs, targets = normalize(augmented), labels
         if resizes:
             inputs = shrink(inputs, progress(state))
         if mix is not None:

@@ -115,12 +115,11 @@ class Watch:
 
     def fail(self, error: BaseException) -> None:
         """Make an error of this rank everybody's end; raises Ended, which says nothing more, where there is a verdict."""
+        if threading.current_thread() is threading.main_thread():
+            # torchrun's, which comes as soon as a rank has left: the line and the exit code come first
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if isinstance(error, Ended):
             return
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(
-                signal.SIGTERM, signal.SIG_IGN
-            )  # torchrun's, as soon as a rank has left: the line comes first
         code = {SystemExit: getattr(error, "code", 1), KeyboardInterrupt: 130}.get(type(error), 1)
         if not self._claim("", int(getattr(error, "exit_code", code) or 0)):
             assert self.over is not None
