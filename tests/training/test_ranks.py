@@ -24,7 +24,7 @@ from resfit.models.families import build
 from resfit.recipefile import load_recipe
 from resfit.runs import Run
 from resfit.training import launch, ranks, step, syncbn
-from resfit.training.checkpoint import checkpoints, read_tensors
+from resfit.training.checkpoint import load_newest
 from resfit.training.launch import make_state, resume, train
 from resfit.training.ranks import Ranks, find_restarted, own_batches, own_places, rendezvous
 from resfit.training.state import state_tensors
@@ -32,9 +32,8 @@ from resfit.training.step import make_step
 
 CPU = torch.device("cpu")
 DRAWING = threading.Lock()  # the threads have one generator of random numbers
-TOLERANCE = (
-    2e-4  # relative, of an epoch's training loss: float32, two ranks against one, over 12 epochs; see docs/design.md
-)
+# relative, of each epoch's losses: float32, two ranks against one, 12 epochs; weights changed by 1e-7 at the start do as much
+TOLERANCE = {"train_loss": 2e-5, "val_nll": 1e-4}
 
 
 class World:
@@ -309,10 +308,13 @@ def said_by_us(text):
 
 def essence(run):
     """What two ranks must give again to the byte."""
-    rows = [{k: v for k, v in row.items() if k not in ("train_seconds", "val_seconds")} for row in run.metrics]
-    tensors, header = read_tensors(checkpoints(run.checkpoints)[-1])
+    tensors, header, _ = load_newest(run.checkpoints)
     bundle = (run.bundle / "model.safetensors").read_bytes()
-    return rows, {name: value.numpy().tobytes() for name, value in tensors.items()}, header, bundle
+    return plain_rows(run), {name: value.numpy().tobytes() for name, value in tensors.items()}, header, bundle
+
+
+def plain_rows(run):
+    return [{k: v for k, v in row.items() if k not in ("train_seconds", "val_seconds")} for row in run.metrics]
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +333,7 @@ padding = 2
 [mix.cutmix]
 probability = 0.5
 [optim]
-lr = 0.02
+lr = 0.005
 clip_norm = 5.0
 [train]
 epochs = 12
@@ -360,7 +362,7 @@ def whole(place):
     words = ["train", place / "tiny.toml", "--data", place / "digits.npz", "--device", "cpu"]
     code, _, said = torchrun(place / "whole.log", *words, "--out", place / "whole").end()
     assert code == 0, said
-    assert said.count(str(place / "whole\n")) == 2  # the line of the folder, and the one on stdout: rank 0's alone
+    assert said.splitlines().count(str(place / "whole")) == said.count("run folder:") == 1  # rank 0's alone
     return Run(place / "whole")
 
 
@@ -373,10 +375,10 @@ def test_two_ranks_give_the_loss_trace_of_one(whole, place, monkeypatch):
         row["step"] for row in one.metrics
     ]  # 5 an epoch: of all ranks together
     assert one.metrics[0]["step"] == 5
-    for key in ("train_loss", "val_nll"):
+    for key, tolerance in TOLERANCE.items():
         ours, theirs = ([row[key] for row in run.metrics] for run in (whole, one))
         print(key, max(abs(a / b - 1) for a, b in zip(ours, theirs, strict=True)))
-        assert ours == pytest.approx(theirs, rel=TOLERANCE)
+        assert ours == pytest.approx(theirs, rel=tolerance)
     assert one.metrics[0]["train_accuracy"] == whole.metrics[0]["train_accuracy"]  # the count of images is exact
     assert one.summary["train_images"] == whole.summary["train_images"] == 263
 
@@ -394,22 +396,9 @@ def test_a_restart_by_torchrun_ends_in_the_same_folder_with_the_same_bytes(whole
     assert essence(run) == essence(whole)
 
 
-def test_killed_stopped_by_a_signal_and_hung_it_goes_on_to_the_same_bytes(whole, words, place):
+def test_stopped_by_a_signal_killed_and_hung_it_goes_on_as_if_nothing_had_been(whole, words, place):
     run = Run(place / "hard")
-    job = torchrun(place / "killed.log", *words, "--out", run.folder)
-    wait_for_rows(job, run, 2)
-    os.kill(job.worker(1), signal.SIGKILL)
-    code, seconds, said = job.end()
-    assert code == 1  # torchrun's own
-    assert seconds < 10
-    (line,) = said_by_us(said)
-    assert re.match(
-        r"resfit: rank 1 of 2: has died \(step \d+, process \d+ on .*\)\. Continue with `resfit resume ", line
-    )
-    assert re.search(r"rank +: 0 .*\n +exitcode +: 6 ", said), said
-    shutil.copytree(run.folder, place / "alone")
-
-    job = torchrun(place / "signal.log", "resume", run.folder)
+    job = torchrun(place / "signal.log", *words, "--out", run.folder)
     wait_for_rows(job, run, 2)
     job.process.send_signal(signal.SIGTERM)
     _, seconds, said = job.end()
@@ -418,6 +407,18 @@ def test_killed_stopped_by_a_signal_and_hung_it_goes_on_to_the_same_bytes(whole,
     assert run.info["status"] == "interrupted"
     assert not said_by_us(said)
 
+    job = torchrun(place / "killed.log", "resume", run.folder)
+    wait_for_rows(job, run, 2)
+    os.kill(job.worker(1), signal.SIGKILL)
+    code, seconds, said = job.end()
+    assert code == 1  # torchrun's own
+    assert seconds < 10
+    (line,) = said_by_us(said)
+    assert re.match(r"resfit: rank 1 of 2: has died \(last heard of at step \d+, process \d+ on .*\)\. Continue", line)
+    assert f"`resfit resume {run.folder}`" in line
+    assert re.search(r"rank +: 0 .*\n +exitcode +: 6 ", said), said
+    shutil.copytree(run.folder, place / "alone")
+
     job = torchrun(place / "hung.log", "resume", run.folder, timeout=5)
     wait_for_rows(job, run, 2)
     os.kill(job.worker(1), signal.SIGSTOP)
@@ -425,12 +426,10 @@ def test_killed_stopped_by_a_signal_and_hung_it_goes_on_to_the_same_bytes(whole,
     assert code == 1
     assert 4 < seconds < 15
     (line,) = said_by_us(said)
-    assert line.startswith("resfit: rank 1 of 2: has not answered for 5 s (step ")
-
-    job = torchrun(place / "resumed.log", "resume", run.folder)
-    code, _, said = job.end()
-    assert code == 0, said
-    assert essence(run) == essence(whole)
+    assert line.startswith("resfit: rank 1 of 2: has not answered for 5 s (last heard of at step ")
+    assert 6 <= len(run.metrics) < 12
+    assert plain_rows(run) == plain_rows(whole)[: len(run.metrics)]
+    assert load_newest(run.checkpoints)[1]["step"] == 5 * len(run.metrics)
 
 
 def test_two_ranks_run_goes_on_with_one(whole, words, place, capsys):
@@ -438,7 +437,7 @@ def test_two_ranks_run_goes_on_with_one(whole, words, place, capsys):
     assert "began with 2 processes and goes on with 1" in capsys.readouterr().err
     assert run.info["status"] == "finished"
     ours, theirs = ([row["train_loss"] for row in each.metrics] for each in (run, whole))
-    assert ours == pytest.approx(theirs, rel=TOLERANCE)
+    assert ours == pytest.approx(theirs, rel=TOLERANCE["train_loss"])
 
 
 def test_an_error_is_said_once(whole, words, place):

@@ -85,7 +85,7 @@ def train_loop(
                 step(state, batch, labels[index], index, seed)
                 state.seconds = time.monotonic() - started
                 show_step(state, steps_per_epoch, state.seconds)
-                if agree(interrupt, time.monotonic() - saved > SAVE_SECONDS):
+                if agree(interrupt, time.monotonic() - saved > SAVE_SECONDS, state.step):
                     save()
                     saved = time.monotonic()
                     interrupt.leave()

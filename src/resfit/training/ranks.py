@@ -179,7 +179,7 @@ def one_first(make: Callable[[], T]) -> T:
     return value
 
 
-def agree(interrupt: Interrupt, due: bool) -> bool:
+def agree(interrupt: Interrupt, due: bool, step: int) -> bool:
     """Return whether to save now: a rank has been signalled, which then counts for all, or it is `due` by rank 0's clock."""
     if _watch is None:
         return due or bool(interrupt.signal)
@@ -187,7 +187,7 @@ def agree(interrupt: Interrupt, due: bool) -> bool:
     wish = torch.tensor([interrupt.own, int(due and _watch.rank == 0)])
     with _watch.wait():
         dist.all_reduce(wish, dist.ReduceOp.MAX)
-    _watch.step += 1
+    _watch.step = step
     number, saves = wish.tolist()
     interrupt.signal = number
     return bool(number or saves)

@@ -83,10 +83,11 @@ class Watch:
         """Note that the main thread waits for the others inside; an error of the connection becomes the verdict (Ended)."""
         if self.over is not None:
             raise self.over
-        self.calls, self.waiting = self.calls + 1, True
+        self.calls, self.waiting, begun = self.calls + 1, True, time.monotonic()
         try:
             yield
         except RuntimeError as error:
+            self.broken = time.monotonic() - begun < self.timeout  # else it has waited in vain
             raise self._reason(error) from None
         finally:
             self.waiting = False
@@ -164,7 +165,7 @@ class Watch:
                 peer.move, peer.move_at = f"{calls} {waiting}", now
             what = "" if rank == self.rank else self._wrong(peer, waiting == "1", now)
             if what and not self.store.check([f"left/{rank}"]):
-                where = f"step {step}, process {peer.process} on {peer.host}"
+                where = f"last heard of at step {step}, process {peer.process} on {peer.host}"
                 self._claim(f"rank {rank} of {self.size}: {what} ({where}). {self._advice()}", 6)
                 if peer.is_here and birth(peer.process) == peer.birth:
                     os.kill(peer.process, signal.SIGKILL)  # torchrun would give a stopped one half a minute
@@ -184,7 +185,6 @@ class Watch:
 
     def _reason(self, error: RuntimeError) -> Ended:
         """Return the verdict, once it is found, of a connection that broke under the main thread."""
-        self.broken = True
         until = time.monotonic() + LOST + GRACE
         while self.over is None and time.monotonic() < until:
             time.sleep(0.02)
