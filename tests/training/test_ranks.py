@@ -17,23 +17,27 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.distributed import HashStore
 
 from resfit.cli import main
 from resfit.data.mix import mixup
+from resfit.errors import ResourceError, UsageError
 from resfit.models.families import build
 from resfit.recipefile import load_recipe
 from resfit.runs import Run
 from resfit.training import launch, ranks, step, syncbn
 from resfit.training.checkpoint import load_newest
 from resfit.training.launch import make_state, resume, train
-from resfit.training.ranks import Ranks, find_restarted, own_batches, own_places, rendezvous
+from resfit.training.ranks import Ranks, find_restarted, joined, own_batches, own_places, rendezvous
 from resfit.training.state import state_tensors
 from resfit.training.step import make_step
+from resfit.training.watch import Ended, Watch
 
 CPU = torch.device("cpu")
 DRAWING = threading.Lock()  # the threads have one generator of random numbers
-# relative, of each epoch's losses: float32, two ranks against one, 12 epochs; weights changed by 1e-7 at the start do as much
-TOLERANCE = {"train_loss": 2e-5, "val_nll": 1e-4}
+# relative, of the training losses of 12 epochs and of the first one, two ranks against one: float32's rounding, which takes
+# one process as far from float64. In float64 the steps are the same to 1e-9 (below).
+TOLERANCE, FIRST_TOLERANCE = 1e-3, 1e-6
 
 
 class World:
@@ -200,7 +204,7 @@ def test_every_technique_takes_the_same_steps_as_one_process(settings, in_float6
     world = World(3, monkeypatch)
     for found in world.each(lambda rank: steps(recipe, images, labels, batches, Ranks(rank, 3))):
         for name, value in wanted.items():
-            torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-7, msg=name)
+            torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-10, msg=name)
 
 
 def test_norms_by_themselves_leave_every_rank_the_same_state(monkeypatch):
@@ -246,6 +250,66 @@ def test_a_restart_finds_its_own_run_and_no_other(trained, monkeypatch):
     assert find_restarted(trained.folder, trained.recipe, facts) == trained
     assert find_restarted(trained.folder, trained.recipe, facts | {"seed": 1}) is None
     assert find_restarted(trained.folder, load_recipe("r5"), facts) is None
+
+
+def watch_beside(beat, timeout):
+    """Return the watch of rank 0 of 2, whose other rank is on another machine and has given one sign of life."""
+    store = HashStore()
+    store.set("who/1", json.dumps(["elsewhere", 1, "1"]))
+    store.set("beat/1", beat)
+    return store, Watch(store, 0, 2, timeout, 1.0)
+
+
+def verdict_on(watch):
+    deadline = time.monotonic() + 20
+    while watch.over is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    watch.stop()
+    return str(watch.over)
+
+
+def test_a_rank_that_lives_but_does_not_come_is_named(monkeypatch):
+    """Its thread gives signs of life, its main thread is elsewhere."""
+    monkeypatch.setattr("resfit.training.watch.GRACE", 30.0)  # else this process would be ended
+    store, watch = watch_beside("1 7 0 33", 1.0)
+    with watch.wait():
+        for count in range(6):
+            store.set("beat/1", f"{count} 7 0 33")
+            time.sleep(0.5)
+        text = verdict_on(watch)
+    assert text.startswith("rank 1 of 2: hangs: the others have waited for it for 1 s (last heard of at step 33, ")
+
+
+def test_a_broken_connection_is_the_silent_ranks(monkeypatch):
+    monkeypatch.setattr("resfit.training.watch.GRACE", 30.0)
+    _, watch = watch_beside("1 7 1 33", 60.0)
+    with pytest.raises(Ended, match=r"rank 1 of 2: has died \(last heard of at step 33"), watch.wait():
+        raise RuntimeError("Connection closed by peer")
+    watch.stop()
+
+
+def test_a_rank_that_has_left_is_not_missed(monkeypatch):
+    monkeypatch.setattr("resfit.training.watch.GRACE", 30.0)
+    store, watch = watch_beside("1 7 0 33", 0.5)
+    store.set("left/1", "1")
+    time.sleep(2)
+    assert watch.over is None
+    watch.stop()
+
+
+def test_a_rank_that_does_not_come_at_all_is_named():
+    with pytest.raises(ResourceError, match="rank 1 of 2: did not come"):
+        Watch(HashStore(), 0, 2, 60.0, 0.1)
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan"])
+def test_a_timeout_that_is_none_is_refused(text, monkeypatch):
+    monkeypatch.setenv("RESFIT_TIMEOUT", text)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    with pytest.raises(UsageError, match=r"^RESFIT_TIMEOUT: .* is no number of seconds"), joined():
+        pass
 
 
 # Whole jobs
@@ -375,10 +439,10 @@ def test_two_ranks_give_the_loss_trace_of_one(whole, place, monkeypatch):
         row["step"] for row in one.metrics
     ]  # 5 an epoch: of all ranks together
     assert one.metrics[0]["step"] == 5
-    for key, tolerance in TOLERANCE.items():
-        ours, theirs = ([row[key] for row in run.metrics] for run in (whole, one))
-        print(key, max(abs(a / b - 1) for a, b in zip(ours, theirs, strict=True)))
-        assert ours == pytest.approx(theirs, rel=tolerance)
+    ours, theirs = ([row["train_loss"] for row in run.metrics] for run in (whole, one))
+    assert ours[0] == pytest.approx(theirs[0], rel=FIRST_TOLERANCE)
+    assert ours == pytest.approx(theirs, rel=TOLERANCE)
+    assert whole.metrics[0]["val_nll"] == pytest.approx(one.metrics[0]["val_nll"], rel=10 * FIRST_TOLERANCE)
     assert one.metrics[0]["train_accuracy"] == whole.metrics[0]["train_accuracy"]  # the count of images is exact
     assert one.summary["train_images"] == whole.summary["train_images"] == 263
 
@@ -437,7 +501,7 @@ def test_two_ranks_run_goes_on_with_one(whole, words, place, capsys):
     assert "began with 2 processes and goes on with 1" in capsys.readouterr().err
     assert run.info["status"] == "finished"
     ours, theirs = ([row["train_loss"] for row in each.metrics] for each in (run, whole))
-    assert ours == pytest.approx(theirs, rel=TOLERANCE["train_loss"])
+    assert ours == pytest.approx(theirs, rel=TOLERANCE)
 
 
 def test_an_error_is_said_once(whole, words, place):

@@ -147,9 +147,9 @@ class Watch:
                     if os.environ.get("LOCAL_RANK") == "0":
                         tell(self.over)
             if self.over is not None:
-                time.sleep(GRACE)
-                if not self._stop.is_set():
-                    os._exit(self.over.exit_code)
+                if self._stop.wait(GRACE):
+                    return
+                os._exit(self.over.exit_code)
 
     def _look(self) -> None:
         if self.store.check(["verdict"]):
