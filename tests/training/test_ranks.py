@@ -28,7 +28,8 @@ from resfit.runs import Run
 from resfit.training import launch, ranks, step, syncbn
 from resfit.training.checkpoint import load_newest
 from resfit.training.launch import make_state, resume, train
-from resfit.training.ranks import Ranks, find_restarted, joined, own_batches, own_places, rendezvous
+from resfit.training.ranks import Ranks, joined, own_batches, own_places
+from resfit.training.shadow import find_restarted, rendezvous
 from resfit.training.state import state_tensors
 from resfit.training.step import make_step
 from resfit.training.watch import Ended, Watch
@@ -44,7 +45,7 @@ class World:
     """Ranks as threads of one process: what torch.distributed does, by a barrier."""
 
     def __init__(self, size, monkeypatch):
-        self.size, self.here = size, threading.local()
+        self.world_size, self.here = size, threading.local()
         self.barrier, self.slots = threading.Barrier(size, timeout=30), [None] * size
         for module in (ranks, syncbn):
             monkeypatch.setattr(module, "gather", self.gather)
@@ -54,7 +55,7 @@ class World:
 
     def present(self):
         rank = getattr(self.here, "rank", None)
-        return Ranks() if rank is None else Ranks(rank, self.size)
+        return Ranks() if rank is None else Ranks(rank, self.world_size)
 
     def gather(self, values):
         self.slots[self.here.rank] = values.clone()
@@ -77,8 +78,8 @@ class World:
                 self.barrier.abort()
                 raise
 
-        with ThreadPoolExecutor(self.size) as pool:
-            return list(pool.map(run, range(self.size)))
+        with ThreadPoolExecutor(self.world_size) as pool:
+            return list(pool.map(run, range(self.world_size)))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
@@ -433,8 +434,8 @@ def whole(place):
 def test_two_ranks_give_the_loss_trace_of_one(whole, place, monkeypatch):
     monkeypatch.setenv("RESFIT_CACHE", str(place / "cache"))
     one = train(place / "tiny.toml", place / "digits.npz", place / "one", device="cpu")
-    assert whole.info["ranks"] == 2
-    assert one.info["ranks"] == 1
+    assert whole.info["world_size"] == 2
+    assert one.info["world_size"] == 1
     assert [row["step"] for row in whole.metrics] == [
         row["step"] for row in one.metrics
     ]  # 5 an epoch: of all ranks together

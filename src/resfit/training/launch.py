@@ -33,24 +33,19 @@ from resfit.training.loop import train_loop
 from resfit.training.loss import check_teacher, load_teacher, teacher_digest
 from resfit.training.outcome import finish
 from resfit.training.precision import fix_precision, make_scaler
-from resfit.training.ranks import (
-    choose_place,
-    find_restarted,
-    hold,
-    is_restart,
-    make_interrupt,
-    note_size,
-    one_first,
-    present,
-    refuse_differences,
-    rendezvous,
-    shared,
-    shared_run,
-    together,
-)
+from resfit.training.ranks import choose_place, make_interrupt, one_first, present, shared, together
 from resfit.training.resolve import resolve
 from resfit.training.runlog import Interrupted, Progress, Pruned, keep_rows, say
 from resfit.training.schedule import Plateau
+from resfit.training.shadow import (
+    find_restarted,
+    hold,
+    is_restart,
+    note_size,
+    refuse_differences,
+    rendezvous,
+    shared_run,
+)
 from resfit.training.state import Best, TrainState, new_sums, restore
 from resfit.training.syncbn import unite
 

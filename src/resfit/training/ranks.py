@@ -6,13 +6,12 @@ Muon and freezing then work as in one process. With one process every function h
 
 import contextlib
 import os
-import socket
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -22,14 +21,12 @@ from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous as find_store
 
 from resfit.data.images import ImageSet
-from resfit.errors import DataError, ResourceError, UsageError
-from resfit.recipe import Recipe, recipe_to_toml
-from resfit.runs import Run, own
-from resfit.training.runlog import Interrupt, Interrupted, say
-from resfit.training.watch import Watch, birth
+from resfit.errors import ResourceError, UsageError
+from resfit.training.runlog import Interrupt, Interrupted
+from resfit.training.watch import Watch
 
 TIMEOUT = (
-    600.0  # seconds, $RESFIT_TIMEOUT: longer than a checkpoint takes, or a compiler on one rank more than on another
+    600.0  # seconds, $RESFIT_TIMEOUT: longer than a checkpoint takes, or compiling on one rank more than on others
 )
 JOIN = 300.0  # seconds that a rank has to start in, or the timeout where that is longer
 
@@ -42,12 +39,12 @@ class Ranks:
     """Which of how many processes this is."""
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
 
     @property
     def many(self) -> bool:
         """Return whether there are others."""
-        return self.size > 1
+        return self.world_size > 1
 
     @property
     def key(self) -> tuple[int, ...]:
@@ -65,7 +62,7 @@ _watch: Watch | None = None  # of this process, as torch.distributed's group is
 
 def present() -> Ranks:
     """Return which rank this process is, within `joined`."""
-    return Ranks() if _watch is None else Ranks(_watch.rank, _watch.size)
+    return Ranks() if _watch is None else Ranks(_watch.rank, _watch.world_size)
 
 
 @contextlib.contextmanager
@@ -135,6 +132,19 @@ def _join(rank: int, size: int) -> Watch:
     return watch
 
 
+def choose_place(device: torch.device) -> torch.device:
+    """Return the card of this rank's number on its machine where `device` is a CUDA one and there are others."""
+    if _watch is None or device.type != "cuda":
+        return device
+    number, cards = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= cards:
+        raise ResourceError(
+            f"rank {_watch.rank} of {_watch.world_size}: this machine has {cards} cards. Lower --nproc-per-node."
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
 # What all ranks do together
 
 
@@ -150,7 +160,7 @@ def gather(values: Tensor) -> Tensor:
     """Return the `values` of all ranks, of one shape (...), as (ranks, ...)."""
     if _watch is None:
         return values[None]
-    parts = [torch.empty_like(values) for _ in range(_watch.size)]
+    parts = [torch.empty_like(values) for _ in range(_watch.world_size)]
     with _watch.wait():
         dist.all_gather(parts, values)
     return torch.stack(parts)
@@ -165,6 +175,12 @@ def shared(make: Callable[[], T]) -> T:
         dist.broadcast_object_list(box, device=torch.device("cpu"))
     value: T = box[0]  # type: ignore[assignment]
     return value
+
+
+def name_folder(folder: Path) -> None:
+    """Tell the watch which run to name in its advice."""
+    if _watch is not None:
+        _watch.folder = str(folder)
 
 
 def one_first(make: Callable[[], T]) -> T:
@@ -220,10 +236,10 @@ def own_places(count: int, ranks: Ranks) -> np.ndarray:
     Mixing takes for each image the one as far from the batch's other end, and so finds it in the same rank. Shares differ by
     two images at most, and none is of a single image: BatchNorm cannot take that. A rank may have none of a small batch.
     """
-    each, extra = divmod(count // 2, ranks.size)
+    each, extra = divmod(count // 2, ranks.world_size)
     start = ranks.rank * each + min(ranks.rank, extra)
     front = np.arange(start, start + each + (ranks.rank < extra))
-    has_middle = count % 2 == 1 and ranks.rank == (ranks.size - 1 if each else 0)
+    has_middle = count % 2 == 1 and ranks.rank == (ranks.world_size - 1 if each else 0)
     middle = np.full(int(has_middle), count // 2)
     return np.concatenate([front, middle, count - 1 - front[::-1]])
 
@@ -247,7 +263,7 @@ def own_part(images: ImageSet) -> ImageSet:
     ranks = present()
     if not ranks.many:
         return images
-    first, last = (len(images) * k // ranks.size for k in (ranks.rank, ranks.rank + 1))
+    first, last = (len(images) * k // ranks.world_size for k in (ranks.rank, ranks.rank + 1))
     return images.take(np.arange(first, last))
 
 
@@ -256,9 +272,9 @@ def all_rows(rows: np.ndarray, count: int) -> np.ndarray:
     ranks = present()
     if not ranks.many:
         return rows
-    padded = torch.zeros(-(-count // ranks.size) + 1, rows.shape[1])
+    padded = torch.zeros(-(-count // ranks.world_size) + 1, rows.shape[1])
     padded[: len(rows)] = torch.from_numpy(rows)
-    lengths = [count * (k + 1) // ranks.size - count * k // ranks.size for k in range(ranks.size)]
+    lengths = [count * (k + 1) // ranks.world_size - count * k // ranks.world_size for k in range(ranks.world_size)]
     return np.concatenate([part[:n].numpy() for part, n in zip(gather(padded), lengths, strict=True)])
 
 
@@ -267,7 +283,7 @@ def all_rows(rows: np.ndarray, count: int) -> np.ndarray:
 
 def weigh(loss: Tensor, images: int, batch_size: int) -> Tensor:
     """Return a mean loss over this rank's `images` weighted so that gradients add up over the ranks; see `mean_gradients`."""
-    return loss * (images * present().size / batch_size)
+    return loss * (images * present().world_size / batch_size)
 
 
 @torch.no_grad()
@@ -277,7 +293,7 @@ def mean_gradients(model: nn.Module, images: int, batch_size: int, statistics: b
     One sum of all numbers in one buffer, in the weights' own memory order. `statistics`: running ones, which follow each
     rank's own images, become their mean, weighted alike; so every rank holds the same state after every step.
     """
-    size, params = present().size, [p for p in model.parameters() if p.requires_grad]
+    size, params = present().world_size, [p for p in model.parameters() if p.requires_grad]
     buffers = [value for value in model.buffers() if value.is_floating_point()] if statistics else []
     flat = torch.zeros(sum(v.numel() for v in (*params, *buffers)) + 1, dtype=params[0].dtype, device=params[0].device)
     places, start = [], 0
@@ -304,120 +320,3 @@ def sum_batch(batch: Tensor, finite: Tensor, failed: Tensor) -> tuple[Tensor, Te
         return batch, finite, failed
     values = total(torch.cat([batch, torch.stack([~finite, failed]).to(batch.dtype)]))
     return values[:3], values[3] == 0, values[4] > 0
-
-
-# The run
-
-
-@dataclass(frozen=True)
-class Shadow(Run):
-    """Rank 0's run as the others know it, who may have no such folder: they write nothing."""
-
-    facts: dict[str, Any] = field(default_factory=dict)
-    resolved: Recipe | None = None
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """What run.json said, with this rank's changes."""
-        return self.facts
-
-    @property
-    def recipe(self) -> Recipe:
-        """The resolved recipe."""
-        assert self.resolved is not None
-        return self.resolved
-
-    def update(self, **changes: Any) -> None:
-        """Change what this rank remembers."""
-        self.facts.update(changes)
-
-
-def shared_run(make: Callable[[], Run]) -> Run:
-    """Return the run that rank 0 makes or opens; the others get its shadow."""
-    if _watch is None:
-        return make()
-
-    def described() -> tuple[Run, dict[str, Any], Recipe | None]:
-        run = make()
-        return (run, run.info, run.recipe) if run.info_file.exists() else (run, {}, None)
-
-    run, info, recipe = shared(described)
-    _watch.folder = str(run.folder)
-    return run if _watch.rank == 0 else Shadow(run.folder, info, recipe)
-
-
-def hold(run: Run) -> contextlib.AbstractContextManager[None]:
-    """Own the run's folder, as rank 0."""
-    return own(run) if present().first else contextlib.nullcontext()
-
-
-def note_size(run: Run) -> None:
-    """Write down how many processes train the run; a line says where it was another number before."""
-    size, before = present().size, run.info.get("ranks")
-    if before not in (None, size):
-        say(f"{run.folder}: began with {before} processes and goes on with {size}: the same numbers but for rounding")
-    run.update(ranks=size)
-
-
-def refuse_differences(recipe: Recipe, seed: int, sets: tuple[ImageSet | None, ...]) -> None:
-    """Raise UsageError or DataError on a rank whose recipe, seed or images are not rank 0's."""
-    ranks = present()
-    if not ranks.many:
-        return
-    words = (recipe_to_toml(recipe), seed)
-    data = [None if s is None else (s.fingerprint, s.order) for s in sets]
-    their_words, their_data = shared(lambda: (words, data))
-    if data != their_data:
-        raise DataError(
-            f"rank {ranks.rank} of {ranks.size}: sees other images than rank 0. Give every machine the same data."
-        )
-    if words != their_words:
-        raise UsageError(
-            f"rank {ranks.rank} of {ranks.size}: has another recipe or seed. Give every machine the same command."
-        )
-
-
-def choose_place(device: torch.device) -> torch.device:
-    """Return the card of this rank's number on its machine where `device` is a CUDA one and there are others."""
-    if _watch is None or device.type != "cuda":
-        return device
-    number, cards = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if number >= cards:
-        raise ResourceError(
-            f"rank {_watch.rank} of {_watch.size}: this machine has {cards} cards. Lower --nproc-per-node."
-        )
-    torch.cuda.set_device(number)
-    return torch.device("cuda", number)
-
-
-# torchrun's restarts
-
-
-def is_restart() -> bool:
-    """Return whether torchrun has started its processes anew after a failure."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
-def rendezvous() -> str | None:
-    """Return what names this job of torchrun: the id of its rendezvous, or where that is "none" its own process; else None."""
-    name = os.environ.get("TORCHELASTIC_RUN_ID")
-    if name == "none":  # without --rdzv-id or --standalone
-        return f"none {socket.gethostname()} {os.getppid()} {birth(os.getppid())}"
-    return name
-
-
-def find_restarted(out: Path | None, recipe: Recipe, facts: Mapping[str, Any]) -> Run | None:
-    """Return the newest run that this very job began: of the same rendezvous, recipe and `facts` of run.json; or None."""
-    if not is_restart():
-        return None
-    wanted = {**facts, "rendezvous": rendezvous()}
-
-    def newest() -> Run | None:
-        found = [Run(out)] if out is not None else [Run(path) for path in Path("runs").glob(f"{recipe.name}-*")]
-        found = [run for run in found if run.info_file.exists() and run.recipe_file.exists()]
-        same = [run for run in found if {key: run.info.get(key) for key in wanted} == wanted]
-        same = [run for run in same if run.recipe_file.read_text() == recipe_to_toml(recipe)]
-        return max(same, key=lambda run: run.info_file.stat().st_mtime_ns, default=None)
-
-    run = shared(newest)
-    return None if run is None else shared_run(lambda: run)

@@ -57,7 +57,7 @@ class Watch:
     """The thread, and what the main thread tells it: whether it waits for the others, its step, the run's folder."""
 
     def __init__(self, store: Store, rank: int, size: int, timeout: float, join_timeout: float) -> None:
-        self.store, self.rank, self.size, self.timeout = store, rank, size, timeout
+        self.store, self.rank, self.world_size, self.timeout = store, rank, size, timeout
         self.over: Ended | None = None
         self.step, self.folder = 0, ""
         self.calls, self.waiting, self.broken = 0, False, False
@@ -72,7 +72,7 @@ class Watch:
     def _meet(self, rank: int, until: float) -> Peer:
         while not self.store.check([f"who/{rank}"]):
             if time.monotonic() > until:
-                raise ResourceError(f"rank {rank} of {self.size}: did not come. See why it did not start.")
+                raise ResourceError(f"rank {rank} of {self.world_size}: did not come. See why it did not start.")
             time.sleep(0.05)
         now = time.monotonic()
         host, process, born = json.loads(self.store.get(f"who/{rank}"))
@@ -109,7 +109,7 @@ class Watch:
         if self.rank:
             self.wait_for("left/0")
         self.store.set(f"gone/{self.rank}", "1")
-        others = range(1, self.size) if self.rank == 0 else ()
+        others = range(1, self.world_size) if self.rank == 0 else ()
         with contextlib.suppress(Ended):
             all(self.wait_for(f"gone/{other}", GRACE) for other in others)
         self.stop()
@@ -155,7 +155,7 @@ class Watch:
         if self.store.check(["verdict"]):
             self._claim("", 0)  # reads it
             return
-        now, beats = time.monotonic(), self.store.multi_get([f"beat/{rank}" for rank in range(self.size)])
+        now, beats = time.monotonic(), self.store.multi_get([f"beat/{rank}" for rank in range(self.world_size)])
         for rank, (peer, raw) in enumerate(zip(self.peers, beats, strict=True)):
             beat = raw.decode()
             _, calls, waiting, step = beat.split()
@@ -166,7 +166,7 @@ class Watch:
             what = "" if rank == self.rank else self._wrong(peer, waiting == "1", now)
             if what and not self.store.check([f"left/{rank}"]):
                 where = f"last heard of at step {step}, process {peer.process} on {peer.host}"
-                self._claim(f"rank {rank} of {self.size}: {what} ({where}). {self._advice()}", 6)
+                self._claim(f"rank {rank} of {self.world_size}: {what} ({where}). {self._advice()}", 6)
                 if peer.is_here and birth(peer.process) == peer.birth:
                     os.kill(peer.process, signal.SIGKILL)  # torchrun would give a stopped one half a minute
                 return
@@ -190,7 +190,7 @@ class Watch:
             time.sleep(0.02)
         if self.over is None:
             line = str(error).splitlines()[0][:200]
-            self._claim(f"rank {self.rank} of {self.size}: lost the others ({line}). {self._advice()}", 6)
+            self._claim(f"rank {self.rank} of {self.world_size}: lost the others ({line}). {self._advice()}", 6)
         assert self.over is not None
         return self.over
 
