@@ -184,7 +184,7 @@ def quiet_seconds(spec: ModelSpec, reference: float) -> float:
     """Return the seconds of a network's step as if nothing else ran: `reference` times the ratio of medians."""
     steps = timed_step(spec), timed_step(pick("seconds"))
     own, other = zip(*((steps[0](), steps[1]()) for _ in range(9)), strict=True)
-    return reference * statistics.median(own) / statistics.median(other)
+    return float(reference * statistics.median(own) / statistics.median(other))
 
 
 def report(a: argparse.Namespace, sides: dict[str, list[dict[str, Any]]]) -> None:
