@@ -44,9 +44,9 @@ class Fault:
 
 
 # of a run that is continued: its folders' entries are synced from the start
-CUT_BYTES = Probe("powercuts", r"(cut|zeroed|missing) #2 ", 300)
+CUT_BYTES = Probe("powercuts", r"(cut|zeroed|missing) #2 ", 100)
 CUT_BEST = Probe("powercuts", r"^unlink .*/best-.* kept #[01] ", 20)
-CUT_ENTRIES = Probe("powercuts", r"(missing|first ones|reordered) #2 ", 300)
+CUT_ENTRIES = Probe("powercuts", r"(missing|first ones|reordered) #2 ", 100)
 DAMAGED = Probe("corruptions", r"^checkpoint of (default|synthetic): .*#0", 40)
 HEADER = Probe("corruptions", r"^checkpoint of synthetic: a digit of the header #\d$", 10)
 SMALL = ("write_bytes", "Run.update", "save_checkpoint")
@@ -54,7 +54,7 @@ KILLED_WRITER = Probe("calls", "", 40, SMALL)
 SHORT = Probe("errors", ": short #", 10, SMALL)
 FAILED_WRITER = Probe("errors", r"^(write|fsync|rename) .*: ENOSPC #", 10, SMALL)
 KILLED_TEST = Probe("calls", r"/run/\.?test\.json", 30, ("test",))
-KILLED_END = Probe("calls", r"/(summary|bundle|predictions|\.summary)", 30, ("train",))
+KILLED_END = Probe("calls", r"/(summary|bundle|predictions|\.summary)", 10, ("train",))
 RESUMED = Probe("resumed", "own-average")
 STOPPED = Probe("resumed", "own-stopping")
 TORN = Probe("calls", r"openat /run/.run.json..tmp #resume 1$", 1, ("resume",))
