@@ -44,9 +44,9 @@ class Fault:
 
 
 # of a run that is continued: its folders' entries are synced from the start
-CUT_BYTES = Probe("powercuts", r"(cut|zeroed|missing) #2 ", 300)
+CUT_BYTES = Probe("powercuts", r"(cut|zeroed|missing) #2 ", 100)
 CUT_BEST = Probe("powercuts", r"^unlink .*/best-.* kept #[01] ", 20)
-CUT_ENTRIES = Probe("powercuts", r"(missing|first ones|reordered) #2 ", 300)
+CUT_ENTRIES = Probe("powercuts", r"(missing|first ones|reordered) #2 ", 100)
 DAMAGED = Probe("corruptions", r"^checkpoint of (default|synthetic): .*#0", 40)
 HEADER = Probe("corruptions", r"^checkpoint of synthetic: a digit of the header #\d$", 10)
 SMALL = ("write_bytes", "Run.update", "save_checkpoint")
@@ -54,16 +54,20 @@ KILLED_WRITER = Probe("calls", "", 40, SMALL)
 SHORT = Probe("errors", ": short #", 10, SMALL)
 FAILED_WRITER = Probe("errors", r"^(write|fsync|rename) .*: ENOSPC #", 10, SMALL)
 KILLED_TEST = Probe("calls", r"/run/\.?test\.json", 30, ("test",))
-KILLED_END = Probe("calls", r"/(summary|bundle|predictions|\.summary)", 30, ("train",))
+KILLED_END = Probe("calls", r"/(summary|bundle|predictions|\.summary)", 10, ("train",))
 RESUMED = Probe("resumed", "own-average")
 STOPPED = Probe("resumed", "own-stopping")
 TORN = Probe("calls", r"openat /run/.run.json..tmp #resume 1$", 1, ("resume",))
+OTHER = Probe("corruptions", "another run's checkpoint", 4)
 OWNERS = Probe("owners", r"^resume, interrupted, [5678] processes #[01]$", 6)
 HOLDER = Probe("owners", r"^beside a holder, [234] processes #0$", 3)
 
 DURABLE, CHECKPOINT, STATE = "durable.py", "training/checkpoint.py", "training/state.py"
 LAUNCH, LOOP, LOG = "training/launch.py", "training/loop.py", "training/runlog.py"
-SAVE = '    write_tensors(folder / f"step-{step:09d}.safetensors", tensors, header)\n'
+SAVER = "training/saver.py"
+SAVE = '    write_tensors(checkpoint_file(folder, step), tensors, header | {"step": step})\n'
+FLUSH = "            self.flush()\n"
+STEP = "            save_checkpoint(self.run.checkpoints, state.step, tensors, header_of(state) | self.same, start)\n"
 FAULTS = {
     "a file is not synced": Fault(DURABLE, "            os.fsync(file.fileno())\n", "", CUT_BYTES),
     "a file is synced before its buffer is written": Fault(DURABLE, "            file.flush()\n", "", CUT_BYTES),
@@ -89,10 +93,10 @@ FAULTS = {
     "the checksum leaves out most bytes": Fault(CHECKPOINT, ".numpy().data)", ".numpy()[:64].data)", DAMAGED),
     "one checkpoint is kept": Fault(CHECKPOINT, "KEEP = 2", "KEEP = 1", DAMAGED),
     "only the newest checkpoint is looked at": Fault(
-        CHECKPOINT, "in reversed(checkpoints(folder)):", "in checkpoints(folder)[-1:]:", DAMAGED
+        CHECKPOINT, "in reversed(checkpoints(folder)) if", "in checkpoints(folder)[-1:] if", DAMAGED
     ),
     "the oldest checkpoint is taken": Fault(
-        CHECKPOINT, "in reversed(checkpoints(folder)):", "in checkpoints(folder):", DAMAGED
+        CHECKPOINT, "in reversed(checkpoints(folder)) if", "in checkpoints(folder) if", DAMAGED
     ),
     "a damaged checkpoint is passed over in silence": Fault(
         CHECKPOINT, "            damaged.append(", "            str(", DAMAGED
@@ -106,25 +110,23 @@ FAULTS = {
     "the average is dropped": Fault(STATE, 'value.copy_(part["average"][name])', "pass", RESUMED),
     "the epoch's sums are dropped": Fault(STATE, '    state.sums = tensors["sums"].to(device)\n', "", RESUMED),
     "steps and rates are off by one after resume": Fault(
-        LAUNCH, 'state.seconds = header["step"],', 'state.seconds = header["step"] + 1,', RESUMED
+        STATE, 'state.seconds = header["step"],', 'state.seconds = header["step"] + 1,', RESUMED
     ),
-    "the plateau's rate is dropped": Fault(LAUNCH, 'Plateau(**header.get("plateau", {}))', "Plateau()", RESUMED),
-    "the best epoch is forgotten": Fault(
-        LAUNCH, 'Best(**header["best"]) if header["best"] else Best()', "Best()", STOPPED
+    "the plateau's rate is dropped": Fault(STATE, 'Plateau(**header["plateau"])', "Plateau()", RESUMED),
+    "the best epoch is forgotten": Fault(STATE, 'Best(**header["best"])', "Best()", STOPPED),
+    "the seed is forgotten": Fault(
+        LAUNCH, 'steps) = run.info["seed"],', 'steps) = run.info["seed"] * (state.step == 0),', RESUMED
     ),
-    "the seed is forgotten": Fault(LAUNCH, 'val_set, info["seed"], progress)', "val_set, 0, progress)", RESUMED),
-    "rows of lost epochs are kept": Fault(LAUNCH, "    keep_rows(run.metrics_file, state.epoch)\n", "", RESUMED),
-    "temporary files of a kill are kept": Fault(LAUNCH, "left.unlink(missing_ok=True)", "pass", RESUMED),
+    "another run's checkpoint is taken": Fault(CHECKPOINT, "_refuse_other(path, header, same or {})", "pass", OTHER),
+    "rows of lost epochs are kept": Fault(LAUNCH, "        keep_rows(run.metrics_file, state.epoch)\n", "", RESUMED),
+    "temporary files of a kill are kept": Fault(LAUNCH, "durable.remove(left)", "pass", RESUMED),
     "the order of images begins anew": Fault(
         LOOP, "done = state.step - epoch * steps_per_epoch", "done = 0 * epoch", RESUMED
     ),
     "the best weights are removed before a checkpoint names the new ones": Fault(
-        LOOP,
-        "        save_checkpoint(run.checkpoints",
-        "        run.drop_other_best(state.best.epoch)\n        save_checkpoint(run.checkpoints",
-        CUT_BEST,
+        SAVER, FLUSH, f"            self.run.drop_other_best(state.best.epoch)\n{FLUSH}", CUT_BEST
     ),
-    "a row is not synced": Fault(LOG, "        os.fsync(file.fileno())\n", "", CUT_BYTES),
+    "a checkpoint comes before its rows": Fault(SAVER, f"{FLUSH}{STEP}", f"{STEP}{FLUSH}", RESUMED),
     "a cut row is read": Fault(LOG, 'path.read_text().split("\\n")[:-1] if', "path.read_text().splitlines() if", TORN),
     "run.json is written in place": Fault(
         "runs.py",

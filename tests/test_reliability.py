@@ -26,18 +26,20 @@ def figures(need, tmp_path_factory) -> dict[str, dict[str, object]]:
     return visit(tmp_path_factory.mktemp("reliability"), "0.003", *CHECKS)
 
 
-@pytest.mark.parametrize("check", CHECKS)
-def test_a_run_is_never_lost(check, figures):
-    assert figures[check]["n"] >= 2
-    assert figures[check]["failures"] == 0, figures[check]["problems"]
+class TestChecks:
+    @pytest.mark.parametrize("check", CHECKS)
+    def test_a_run_is_never_lost(self, check, figures):
+        assert figures[check]["n"] >= 2
+        assert figures[check]["failures"] == 0, figures[check]["problems"]
 
 
-def test_planted_faults_are_caught(need, tmp_path):
-    """Others at each commit."""
-    need("strace")
-    figure = visit(tmp_path, "0.08", "faults")["faults"]
-    assert figure["n"] == 3
-    assert figure["failures"] == 0, figure["problems"]
+class TestFaults:  # a class of its own, for another of pytest's workers
+    def test_planted_ones_are_caught(self, need, tmp_path):
+        """Others at each commit."""
+        need("strace")
+        figure = visit(tmp_path, "0.08", "faults")["faults"]
+        assert figure["n"] == 3
+        assert figure["failures"] == 0, figure["problems"]
 
 
 def test_table_says_what_was_measured_and_what_not(tmp_path):
