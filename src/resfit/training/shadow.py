@@ -94,7 +94,7 @@ def is_restart() -> bool:
 def rendezvous() -> str | None:
     """Return what names this job of torchrun: the id of its rendezvous, or where that is "none" its own process; else None."""
     name = os.environ.get("TORCHELASTIC_RUN_ID")
-    if name == "none":  # without --rdzv-id or --standalone
+    if name == "none":  # with --master-port, or on several machines without --rdzv-id
         return f"none {socket.gethostname()} {os.getppid()} {birth(os.getppid())}"
     return name
 
