@@ -484,14 +484,14 @@ def test_stopped_by_a_signal_killed_and_hung_it_goes_on_as_if_nothing_had_been(w
     assert re.search(r"rank +: 0 .*\n +exitcode +: 6 ", said), said
     shutil.copytree(run.folder, place / "alone")
 
-    job = torchrun(place / "hung.log", "resume", run.folder, timeout=5)
+    job = torchrun(place / "hung.log", "resume", run.folder, timeout=12)
     wait_for_rows(job, run, 2)
     os.kill(job.worker(1), signal.SIGSTOP)
     code, seconds, said = job.end()
     assert code == 1
-    assert 4 < seconds < 15
+    assert 10 < seconds < 30
     (line,) = said_by_us(said)
-    assert line.startswith("resfit: rank 1 of 2: has not answered for 5 s (last heard of at step ")
+    assert line.startswith("resfit: rank 1 of 2: has not answered for 12 s (last heard of at step ")
     assert 6 <= len(run.metrics) < 12
     assert plain_rows(run) == plain_rows(whole)[: len(run.metrics)]
     assert load_newest(run.checkpoints)[1]["step"] == 5 * len(run.metrics)
