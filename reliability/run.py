@@ -63,7 +63,9 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         tiny.prepare(base)
         deadline = time.monotonic() + a.minutes * 60
-        values = [visit(name, a.share, base, a.work, deadline) for name in a.only or FIGURES]
+        asked = a.only or list(FIGURES)
+        named = FIGURES if a.out else asked  # the file keeps what other visits did
+        values = [visit(name, a.share if name in asked else 0.0, base, a.work, deadline) for name in named]
     finally:
         shutil.rmtree(base, ignore_errors=True)
     value = result(values, a.share)
