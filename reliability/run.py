@@ -26,6 +26,7 @@ import faults
 import kills
 import owners
 import powercuts
+import ranks
 import tiny
 from figure import Figure, Round
 
@@ -40,6 +41,7 @@ FIGURES: dict[str, Figure] = {
     "powercuts": powercuts.FIGURE,
     "corruptions": corruptions.FIGURE,
     "owners": owners.FIGURE,
+    "ranks": ranks.FIGURE,
     "faults": faults.FIGURE,
 }
 FILES = {  # what each check is made of
@@ -49,6 +51,7 @@ FILES = {  # what each check is made of
     "powercuts": ("powercuts", "disk", "watch", "writers"),
     "corruptions": ("corruptions",),
     "owners": ("owners",),
+    "ranks": ("ranks",),
     "faults": ("faults", "calls", "watch", "writers", "powercuts", "disk", "corruptions", "owners"),
 }
 SHARED = ("figure", "forks", "tiny")  # files that every check stands on
