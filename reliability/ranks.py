@@ -49,6 +49,8 @@ def check(base: Path, folder: Path, item: Round) -> str:
     out, log = folder / "run", folder / "log"
     pid = forks.start(job(base, recipe, out, folder, restarts=int(way == "killed, restarted")), log)
     time.sleep(seconds * (quarter + draw.random()) / QUARTERS)
+    while way == "stopped" and not out.exists():  # until they have met: one that does not come at all has five minutes
+        time.sleep(0.002)
     trained = (out / "metrics.jsonl").exists()
     _signal(folder, rank, signal.SIGSTOP if way == "stopped" else signal.SIGKILL)
     try:

@@ -124,7 +124,10 @@ def _join(rank: int, size: int) -> Watch:
         watch = Watch(PrefixStore(f"{prefix}/watch", store.clone()), rank, size, timeout, wait.total_seconds())
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         limit = timedelta(seconds=timeout)
-        dist.init_process_group(backend, store=PrefixStore(prefix, store), rank=rank, world_size=size, timeout=limit)
+        with watch.wait():  # who stops in here is named, and ended, too
+            dist.init_process_group(
+                backend, store=PrefixStore(prefix, store), rank=rank, world_size=size, timeout=limit
+            )
     except RuntimeError as error:
         line = str(error).splitlines()[0][:200]
         what = f"the ranks do not find each other ({line}). Check torchrun's addresses"
