@@ -104,10 +104,11 @@ def train_loop(
                 state.plateau = after_loss(state.plateau, row["val_nll"], **recipe.schedule.params)
             row["val_seconds"] = time.monotonic() - evaluated
         saver.add_row(row)
-        show_epoch(row | {"best": state.best.epoch == epoch, "images_per_second": count / state.seconds})
+        shown = row | {"best": state.best.epoch == epoch, "images_per_second": count / state.seconds}
         state.epoch, state.seconds, state.sums = epoch + 1, 0.0, new_sums(device)
         saver.save(state, must=bool(interrupt.signal) or epoch + 1 == recipe.train.epochs)
         saved = time.monotonic()
+        show_epoch(shown)  # may end the run
         interrupt.leave()
     if val_set is None:
         saver.choose(recipe.train.epochs - 1, state.weights(), {"epoch": recipe.train.epochs - 1})
