@@ -164,7 +164,9 @@ def _unsound(recording: Recording, out: Path, promised: int) -> str:
     rows = [row["epoch"] for row in run.metrics[: header["epoch"]]]
     if rows != list(range(header["epoch"])):
         return f"step {header['step']}: rows of epochs {rows} for {header['epoch']} epochs"
-    if header["best"] and not damaged:  # from an older one the way to a better epoch is gone again, to the same bytes
+    # from an older one the way to a better epoch is gone again, to the same bytes; so it was where a continued run began
+    old = Run(recording.before / "run").checkpoints / f"step-{header['step']:09d}.safetensors"
+    if header["best"] and not damaged and not old.exists():
         read_tensors(run.best_file(header["best"]["epoch"]))
     return ""
 
