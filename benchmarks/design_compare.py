@@ -7,7 +7,9 @@ val. The sides: `design` (its first network for equal images, the highest of "eq
 shapes, widths scaled until the parameters fit, each by itself; random search, which spends half the budget on eight networks
 of the space that keep it, and the other half on the best of them, trained anew; and Optuna without the closed-form filter, the
 same with TPE over the same space, where a network over the limit is trained like any other and then of no use. --budget is in
-seconds, or in thousands of images; a side's epochs follow from its measured step rate. What DIR holds is kept.
+thousands of images, or in seconds of a quiet machine: a side's images then follow from its step beside that of `design`'s
+network, both in alternation, and from the latter's alone (--reference, or measured at the start), so that what else the
+machine does shifts no side. What DIR holds is kept.
 """
 
 import argparse
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from design_runs import BATCH, step_seconds
+from design_runs import BATCH, step_seconds, timed_step
 from resfit.budget import Budget
 from resfit.data.images import PixelRule
 from resfit.data.sources import load_splits
@@ -51,8 +53,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--budget", type=float, default=180)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--reference", type=float, help="seconds of a step of `design`'s network on a quiet machine")
     a = parser.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)
+    if a.equal == "seconds" and a.reference is None:
+        a.reference = min(step_seconds(pick("seconds")) for _ in range(5))
     file = a.work / f"{a.equal}-{a.budget:g}.jsonl"
     done = (
         {(row["side"], row["seed"]): row for row in map(json.loads, file.read_text().splitlines())}
@@ -160,7 +165,9 @@ def scorer(a: argparse.Namespace) -> Score:
     train_set, val_set = load_splits(a.data, ("train", "val"), PixelRule(SIZE))
 
     def score(spec: ModelSpec, share: float, seed: int) -> float:
-        images = share * (a.budget * 1000 if a.equal == "images" else a.budget * BATCH / step_seconds(spec))
+        images = share * (
+            a.budget * 1000 if a.equal == "images" else a.budget * BATCH / quiet_seconds(spec, a.reference)
+        )
         epochs = max(1, round(images / len(train_set)))
         count = min(len(train_set), int(images / epochs))
         used = train_set.take(np.sort(np.random.default_rng(seed).permutation(len(train_set))[:count]))
@@ -171,6 +178,13 @@ def scorer(a: argparse.Namespace) -> Score:
         return float(summary["val"]["accuracy"])
 
     return score
+
+
+def quiet_seconds(spec: ModelSpec, reference: float) -> float:
+    """Return the seconds of a network's step as if nothing else ran: `reference` times the ratio of medians."""
+    steps = timed_step(spec), timed_step(pick("seconds"))
+    own, other = zip(*((steps[0](), steps[1]()) for _ in range(9)), strict=True)
+    return float(reference * statistics.median(own) / statistics.median(other))
 
 
 def report(a: argparse.Namespace, sides: dict[str, list[dict[str, Any]]]) -> None:
@@ -187,6 +201,7 @@ def report(a: argparse.Namespace, sides: dict[str, list[dict[str, Any]]]) -> Non
         peer_values=others[best],
         sides={name: mean_interval(values) for name, values in accuracies.items()},
         differences={name: difference_interval(ours, values) for name, values in others.items()},
+        reference_step_seconds=a.reference,
         networks={name: sorted({row["network"] for row in rows}) for name, rows in sides.items()},
     )
 

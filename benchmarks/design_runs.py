@@ -21,7 +21,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -138,6 +138,12 @@ def measure(work: Path) -> None:
 
 def step_seconds(spec: ModelSpec) -> float:
     """Return the median seconds of a training step."""
+    timed = timed_step(spec)
+    return statistics.median(timed() for _ in range(3))
+
+
+def timed_step(spec: ModelSpec) -> Callable[[], float]:
+    """Return what makes a training step and returns its seconds; a first step has been made."""
     tune(default_threads())
     settings = [f"network={format_spec(spec)}", "data.mean=[0.5,0.5,0.5]", "data.std=[0.25,0.25,0.25]"]
     recipe = load_recipe("default", settings)
@@ -145,13 +151,15 @@ def step_seconds(spec: ModelSpec) -> float:
     state, step = make_state(recipe, 0, place), make_step(recipe, 1000, place)
     state.model.train()
     images = torch.randint(0, 256, (BATCH, spec.channels, spec.image_size, spec.image_size), dtype=torch.uint8)
-    labels, index, times = torch.randint(0, spec.classes, (BATCH,)), torch.arange(BATCH), []
-    for number in range(4):
-        state.step = number
+    labels, index = torch.randint(0, spec.classes, (BATCH,)), torch.arange(BATCH)
+
+    def timed() -> float:
         started = time.perf_counter()
         step(state, images, labels, index, 0)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
+        return time.perf_counter() - started
+
+    timed()
+    return timed
 
 
 def _costs(spec: ModelSpec) -> Run:

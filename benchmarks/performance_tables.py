@@ -140,6 +140,22 @@ ROWS = (
         "",
         "`benchmarks/search_rate.py`",
     ),
+    Row(
+        "share of CPU training that checkpoints take at the default interval, a network of 5M",
+        "none",
+        "checkpoint_cost.json",
+        ("value at most", 0.02),
+        "",
+        "`benchmarks/checkpoint_cost.py`",
+    ),
+    Row(
+        "seconds that `resfit resume` takes to continue, above importing torch and opening the cache",
+        "importing torch and opening the cache",
+        "resume_start.json",
+        ("value at most", 2.0),
+        "",
+        "`benchmarks/checkpoint_cost.py`",
+    ),
 )
 PARTS = {"batch_size": "batch size", "width": "width", "depth": "blocks a stage", "image_size": "side, pixels"}
 PARTS |= {"images": "images", "threads": "threads"}

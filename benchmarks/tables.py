@@ -1,5 +1,5 @@
-"""Write the tables of README, docs/defects.md and docs/performance.md, and docs/claims.md; `--check` only says whether one is
-stale (exit 1).
+"""Write the tables of README, docs/defects.md, docs/performance.md and docs/reliability.md, and docs/claims.md; `--check` only
+says whether one is stale (exit 1).
 """
 
 import json
@@ -10,6 +10,7 @@ from typing import Any
 
 from defect_tables import defect_tables
 from performance_tables import growth_of, growth_svg, performance_tables
+from reliability_tables import reliability_tables
 from resfit.published import claim_rows, load_reports, read_results
 from resfit.published.table import summary_markdown, to_markdown
 
@@ -41,6 +42,7 @@ def pages() -> dict[Path, str]:
     made = {readme: text, ROOT / "docs" / "claims.md": f"{CLAIMS_HEAD}\n{to_markdown(rows, reports)}"}
     made |= filled("defects.md", defect_tables(ROOT / "results" / "defects"))
     made |= filled("performance.md", performance_tables(ROOT / "results"))
+    made |= filled("reliability.md", reliability_tables(ROOT / "results"))
     growth = growth_of(ROOT / "results")
     return made if growth is None else made | {ROOT / "docs" / "growth.svg": growth_svg(growth)}
 

@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ResfitError as error:
         if debug:
             raise
-        print(f"resfit: {' '.join(str(error).split())}", file=sys.stderr)
+        if error.claimed or not _is_echo(words):
+            print(f"resfit: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # `resfit list | head` has what it wanted; a training without its reader has not
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _end(number: int, frame: object) -> None:
     """End as an error does, so that what is half-built is removed; training has a handler of its own."""
     raise SystemExit(128 + number)
+
+
+def _is_echo(words: list[str]) -> bool:
+    """Return whether another process, torchrun's first on this machine, has met the same error before they joined."""
+    return words[:1] in (["train"], ["resume"]) and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def _unexpected(error: Exception) -> int:

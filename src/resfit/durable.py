@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,18 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON; NaN is refused (ValueError), since no other reader takes it."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Be the one process inside that reads and writes a file anew; others wait. Raises OSError. Freed by death."""
+    make_folder(path.parent)
+    with path.with_name(f".{path.name}.lock").open("w") as file:
+        with contextlib.suppress(ImportError):  # Windows has no fcntl
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def require_writable(folder: Path) -> None:

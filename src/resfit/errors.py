@@ -8,6 +8,7 @@ class ResfitError(Exception):
     """Something the user can act on; the command line prints it as one line and exits with `exit_code`."""
 
     exit_code = 1
+    claimed = False  # by this process of many, which prints it for all
 
 
 class UsageError(ResfitError):

@@ -115,7 +115,8 @@ class Train(Section):
     loss "auto" takes distributions as targets where labels are mixed, else class indices. early_stopping is the number of
     epochs without a better validation accuracy after which training ends (0: never). validate_every is the number of epochs
     from one look at the validation split to the next; the last epoch always has one. A precision that the device has not
-    natively becomes what "auto" is there. compile and cuda_graphs cost seconds at the start.
+    natively becomes what "auto" is there. compile and cuda_graphs cost seconds at the start. sync_batchnorm normalises with the
+    moments of all processes' images together; in one process it is as ever.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 50
@@ -128,6 +129,7 @@ class Train(Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool = False
     cuda_graphs: bool = False
+    sync_batchnorm: bool = False
 
 
 class Resizing(Section):
@@ -256,6 +258,10 @@ def _check_effects(recipe: Recipe) -> None:
     if recipe.optim.sam_adaptive and not recipe.optim.sam_rho:
         raise ValueError(
             "optim.sam_adaptive does nothing while optim.sam_rho is 0. Set it too: --set optim.sam_rho=0.5"
+        )
+    if recipe.optim.accumulate > 1 and recipe.train.sync_batchnorm:
+        raise ValueError(
+            "train.sync_batchnorm wants a rank's images at once, and optim.accumulate parts. Drop one of the two"
         )
     if recipe.tta_below < 1 and recipe.tta == "none":
         raise ValueError("tta_below does nothing while tta is none. Set it too: --set tta=flip")

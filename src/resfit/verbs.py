@@ -2,13 +2,17 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resfit import printing
 from resfit.errors import UsageError
+
+if TYPE_CHECKING:
+    from resfit.runs import Run
 
 Arguments = argparse.Namespace
 Verb = Callable[[Arguments], int]  # returns the exit code
@@ -161,7 +165,7 @@ def do_train(a: Arguments) -> int:
         _say(f"all seeds: {run.folder}")
     else:
         run = train(a.recipe, a.data, a.out, seed=a.seed, refit=a.refit, device=a.device, settings=a.set)
-    _print(a, {"run": str(run.folder), **run.summary}, str(run.folder))
+    _print_run(a, run)
     return 0
 
 
@@ -170,8 +174,13 @@ def do_resume(a: Arguments) -> int:
     from resfit.training.launch import resume
 
     run = resume(a.folder, a.data, fresh=a.fresh)
-    _print(a, {"run": str(run.folder), **run.summary}, str(run.folder))
+    _print_run(a, run)
     return 0
+
+
+def _print_run(a: Arguments, run: "Run") -> None:
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
+        _print(a, {"run": str(run.folder), **run.summary}, str(run.folder))
 
 
 def do_evaluate(a: Arguments) -> int:

@@ -1,8 +1,8 @@
 """Validation as often as one likes, the test split once."""
 
 import json
-import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -119,4 +119,11 @@ def test_a_ledger_that_cannot_be_written_stops_the_test(copy, monkeypatch, tmp_p
 
 def test_openings_count_up_per_fingerprint(tmp_path):
     assert [note_opening("a", tmp_path), note_opening("a", tmp_path), note_opening("b", tmp_path)] == [1, 2, 1]
-    assert sorted(os.listdir(holdout.state_folder() / "test-openings")) == ["a.jsonl", "b.jsonl"]
+    ledgers = (holdout.state_folder() / "test-openings").glob("[!.]*")
+    assert sorted(path.name for path in ledgers) == ["a.jsonl", "b.jsonl"]
+
+
+def test_openings_at_one_moment_are_all_counted(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        counts = list(pool.map(lambda _: note_opening("a", tmp_path), range(24)))
+    assert sorted(counts) == list(range(1, 25))

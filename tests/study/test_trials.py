@@ -67,7 +67,7 @@ def work(url, wanted, marks, number):
 
 
 def test_two_hundred_kills_lose_nothing_and_count_nothing_twice(url, tmp_path):
-    wanted, kills, draw = 60, 200, random.Random(0)
+    wanted, kills, draw = 40, 200, random.Random(0)
     marks = tmp_path / "marks"
     marks.mkdir()
     opened(url, beat=2)
@@ -83,11 +83,15 @@ def test_two_hundred_kills_lose_nothing_and_count_nothing_twice(url, tmp_path):
         time.sleep(draw.uniform(0.01, 0.15))
         place = draw.randrange(3)
         if killed < kills:
-            os.kill(workers[place].pid, signal.SIGKILL)
-            killed += 1
+            workers[place].kill()
         workers[place].join(0 if killed >= kills else None)
-        if not workers[place].is_alive() and workers[place].exitcode != 0:
-            assert workers[place].exitcode == -signal.SIGKILL, "a worker failed"
+        if workers[place].is_alive():
+            continue
+        ended = workers[place].exitcode
+        assert ended in (0, -signal.SIGKILL), "a worker failed"
+        killed += ended != 0
+        if ended != 0 or killed < kills:
+            wanted += 5 * (ended == 0)  # all was done before it was killed: more are asked for, as by a larger --trials
             workers[place] = start(begun)
             begun += 1
     study = opened(url, beat=2)

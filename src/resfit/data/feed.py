@@ -31,7 +31,9 @@ def memory_limit(device: torch.device) -> int:
             return parse_size(given)
         except UsageError as error:
             raise UsageError(f"RESFIT_MEMORY: {error}") from None
-    return (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()) // 2
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 2
+    return free_memory() // (2 * int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # torchrun's processes share it
 
 
 def place_images(sets: Sequence[Images], device: torch.device) -> list[Tensor | Images]:
@@ -69,9 +71,11 @@ def pieces(images: Images) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def feed(
-    images: Tensor | Images, order: Tensor, batch_size: int, first: int, last: int, device: torch.device
+    images: Tensor | Images, order: Tensor, batch_size: int | list[int], first: int, last: int, device: torch.device
 ) -> Generator[tuple[Tensor, Tensor]]:
     """Yield (index (n,), images (n, 3, H, W)) on the device for batches `first` to `last` of `order`, int64 (N,) on the CPU.
+
+    `batch_size` may list each batch's own.
 
     Close it (contextlib.closing) where the loop may leave early: a thread may be reading ahead.
     """

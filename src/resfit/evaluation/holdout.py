@@ -90,16 +90,14 @@ def note_opening(fingerprint: str, run: Path) -> int:
     The ledger lies in $RESFIT_STATE, else $XDG_STATE_HOME/resfit, else ~/.local/state/resfit. Raises ResourceError.
     """
     ledger = state_folder() / "test-openings" / f"{fingerprint}.jsonl"
-    line = json.dumps({"when": datetime.now(UTC).isoformat(timespec="seconds"), "run": str(run.absolute())}) + "\n"
+    line = json.dumps({"when": datetime.now(UTC).isoformat(timespec="seconds"), "run": str(run.absolute())})
     try:
-        ledger.parent.mkdir(parents=True, exist_ok=True)
-        with ledger.open("a") as file:  # one short write in append mode: two processes do not mix their lines
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        return len(ledger.read_text().splitlines())
-    except OSError as error:
-        reason = error.strerror or str(error)
+        with durable.turn(ledger):
+            lines = ledger.read_text().splitlines() if ledger.exists() else []
+            durable.write_text(ledger, "".join(f"{each}\n" for each in [*lines, line]))
+        return len(lines) + 1
+    except (OSError, ResourceError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise ResourceError(f"{ledger}: cannot be written: {reason}. Set RESFIT_STATE to a writable folder.") from error
 
 

@@ -25,6 +25,7 @@ from resfit.training.runlog import Interrupt, Interrupted, say
 
 LOOK = 1.0  # seconds between two looks at the database
 RESTARTS = 1_000  # of workers that were killed, before the search gives up
+FAULTS = 3  # of workers that ended for want of a resource: a database may be out of reach for a moment
 ERRORS = {kind.exit_code: kind for kind in (UsageError, GateError, DataError, MissingExtraError, ResourceError)}
 
 
@@ -109,7 +110,7 @@ def _refuse_foreign(folder: Path) -> None:
 def _drive(folder: Path, plan: Plan, space: Space, workers: int, studies: Studies) -> None:
     """Keep workers running until they have done their work. Raises what ended them."""
     running = {number: _start(folder, number, workers, plan) for number in range(workers)}
-    board, restarts = Board(), 0
+    board, restarts, faults = Board(), 0, 0
     with Interrupt().watching() as interrupt:
         try:
             while running:
@@ -123,6 +124,10 @@ def _drive(folder: Path, plan: Plan, space: Space, workers: int, studies: Studie
                     if code < 0 and restarts < RESTARTS:
                         restarts += 1
                         say(f"worker {number} was ended by {signal.Signals(-code).name}: another takes its place")
+                        running[number] = _start(folder, number, workers, plan)
+                    elif code == ResourceError.exit_code and faults < FAULTS:
+                        faults += 1
+                        say(f"{_fault(folder, number, code)} Another takes its place.")
                         running[number] = _start(folder, number, workers, plan)
                     elif code not in (0, 143):
                         raise _fault(folder, number, code)

@@ -105,7 +105,8 @@ def guarded(url: str) -> Iterator[None]:
             f"--storage {shown(url)}: is no address of a database. Write sqlite:///FILE or postgresql://USER@HOST/NAME."
         ) from error
     except (SQLAlchemyError, StorageInternalError) as error:
-        cause = getattr(error, "orig", None) or (error.__cause__ and getattr(error.__cause__, "orig", None)) or error
+        cause = error.__cause__ or error  # what the engine wraps says more
+        cause = getattr(cause, "orig", None) or cause
         reason = " ".join(str(cause).split())[:200].rstrip(".")
         raise ResourceError(
             f"{shown(url)}: the study's database does not work: {reason}. Mend that and run the same command again."

@@ -1,5 +1,6 @@
 """Values that are not finite: found before the update that they would spoil, named, and gone back from where a recipe says."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from resfit.errors import ResfitError, ResourceError
 from resfit.recipe import Recipe
 from resfit.runs import Run
-from resfit.training.checkpoint import checkpoints, drop_later, load_newest, read_step, save_checkpoint
+from resfit.training.checkpoint import Loaded, checkpoints, drop_later, load_newest, read_step, save_checkpoint
+from resfit.training.ranks import present, shared
 from resfit.training.runlog import say
 from resfit.training.state import TrainState, adopt, header_of, state_tensors
 
@@ -63,19 +65,23 @@ def roll_back(run: Run, recipe: Recipe, state: TrainState, same: dict[str, Any],
         raise ResfitError(f"{run.folder}: {error}. {advice}") from error
     if len(state.rollbacks) == MOST:
         raise ResfitError(f"{run.folder}: {error}, after {MOST} rollbacks. {advice}") from error
-    starts = [step for path in checkpoints(run.checkpoints) if (step := read_step(path)) % steps == 0]
-    for start in reversed(starts):
-        try:
-            tensors, header, _ = load_newest(run.checkpoints, same, start)
-        except ResourceError:
-            continue
-        adopt(state, tensors, header)
-        break
-    else:
+    found = shared(lambda: _newest_start(run, same, steps))
+    if found is None:
         raise ResfitError(f"{run.folder}: {error}, and no checkpoint of an epoch's start is left. {advice}") from error
+    adopt(state, *found[:2])
     state.rollbacks.append(
         {"cause": str(error), "to_step": state.step, "lr_factor": LOWER ** (len(state.rollbacks) + 1)}
     )
-    drop_later(run.checkpoints, state.step)
-    save_checkpoint(run.checkpoints, state.step, state_tensors(state), header_of(state) | same)
+    if present().first:
+        drop_later(run.checkpoints, state.step)
+        save_checkpoint(run.checkpoints, state.step, state_tensors(state), header_of(state) | same)
     say(f"{run.folder}: {error}; back at step {state.step}, with {state.lr_factor:g} times the recipe's rate")
+
+
+def _newest_start(run: Run, same: dict[str, Any], steps: int) -> Loaded | None:
+    """Return the newest checkpoint that verifies of those made where an epoch of `steps` begins."""
+    starts = [step for path in checkpoints(run.checkpoints) if (step := read_step(path)) % steps == 0]
+    for start in reversed(starts):
+        with contextlib.suppress(ResourceError):
+            return load_newest(run.checkpoints, same, start)
+    return None

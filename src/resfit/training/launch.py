@@ -28,7 +28,7 @@ from resfit.models.families import build, cost
 from resfit.plugins import function
 from resfit.recipe import Recipe, recipe_to_toml
 from resfit.recipefile import as_recipe
-from resfit.runs import Run, new_run, open_run, own, refuse_taken
+from resfit.runs import Run, new_run, open_run, refuse_taken
 from resfit.training.checkpoint import checkpoints, drop_later, load_newest
 from resfit.training.divergence import Diverged, roll_back
 from resfit.training.ema import start_average
@@ -37,13 +37,25 @@ from resfit.training.loss import check_teacher, load_teacher, teacher_digest
 from resfit.training.memory import is_out_of_memory, out_of_memory
 from resfit.training.outcome import finish
 from resfit.training.precision import fix_precision, make_scaler
+from resfit.training.ranks import choose_place, make_interrupt, one_first, present, shared, together
 from resfit.training.resolve import resolve
 from resfit.training.runlog import Interrupt, Interrupted, Progress, Pruned, keep_rows, say
+from resfit.training.shadow import (
+    find_restarted,
+    hold,
+    is_restart,
+    note_size,
+    refuse_differences,
+    rendezvous,
+    shared_run,
+)
 from resfit.training.state import TrainState, adopt, new_sums
+from resfit.training.syncbn import unite
 
 FITTED = 5_000 * 32 * 32  # pixels that a whitening convolution is computed from, as many as in Jordan 2024
 
 
+@together
 def train(
     recipe: str | Path | Recipe,
     data: str | Path,
@@ -64,9 +76,9 @@ def train(
     check_place(data, out, device)
     if not 0 <= seed < 2**63:
         raise UsageError(f"seed: {seed} is not from 0 to 2**63 - 1. Use a small whole number.")
-    if out is not None:
-        refuse_taken(Path(out))
-    train_set, val_set = load_data(recipe, data, refit)
+    if out is not None and not is_restart():
+        shared(lambda: refuse_taken(Path(out)))
+    train_set, val_set = one_first(lambda: load_data(recipe, data, refit))
     return start(recipe, train_set, val_set, out, seed=seed, device=device, source=absolute(data))
 
 
@@ -105,21 +117,26 @@ def start(
     _keep_validation(recipe, val_set is None)
     verdict = _keep_budget(recipe)
     tune(default_threads())
-    place = choose_device(device)
+    place = choose_place(choose_device(device))
     memory_limit(place)  # a size that cannot be read is said before a folder is made
     recipe = _fix_teacher(recipe)
     if warning := check_teacher(recipe, train_set, place):
         say(warning)
-    run = new_run(recipe.name, None if out is None else Path(out))
-    with own(run):
-        refuse_taken(run.folder)  # by a process that came first
-        durable.write_text(run.recipe_file, recipe_to_toml(recipe))
+    refuse_differences(recipe, seed, (train_set, val_set))
+    folder = None if out is None else Path(out)
+    begun = find_restarted(folder, recipe, {"seed": seed, "refit": val_set is None, "source": source})
+    if begun is not None:
+        return begun if _has_finished(begun) else _continue(begun, recipe, train_set, val_set, progress)
+    run = shared_run(lambda: new_run(recipe.name, folder))
+    with hold(run):
+        if present().first:
+            refuse_taken(run.folder)  # by a process that came first
+            durable.write_text(run.recipe_file, recipe_to_toml(recipe))
         _describe(run, recipe, train_set, val_set, seed, place, source, verdict)
         say(f"{recipe.name}: {verdict}; {cost(recipe.network).macs:,} macs")
         chosen = f"{len(val_set):,} to choose on" if val_set else "refit on train + val, last weights kept"
-        say(
-            f"{train_set.source}: {len(train_set):,} images to train on, {chosen}; {len(train_set.class_names)} classes"
-        )
+        classes = len(train_set.class_names)
+        say(f"{train_set.source}: {len(train_set):,} images to train on, {chosen}; {classes} classes")
         say(f"run folder: {run.folder}")
         return _execute(run, recipe, train_set, val_set, progress)
 
@@ -154,6 +171,7 @@ def _describe(
         teacher=teacher_digest(recipe),
         device=describe(place),
         device_type=str(place),
+        rendezvous=rendezvous(),
         threads=torch.get_num_threads(),
         versions=versions(),
         commit=commit(),
@@ -161,6 +179,7 @@ def _describe(
     )
 
 
+@together
 def resume(
     path: str | Path, data: str | Path | None = None, progress: Progress | None = None, *, fresh: bool = False
 ) -> Run:
@@ -170,19 +189,16 @@ def resume(
     they moved; `fresh` starts over from the first step, by the same recipe and seed. Raises DataError when the images changed,
     ResourceError when no checkpoint is left, UsageError when a run is to start over whose test has been read.
     """
-    run = open_run(path)
-    info, recipe = run.info, run.recipe
-    if fresh and run.receipt_file.exists():
-        raise UsageError(
-            f"{run.folder}: has been tested, and would lose what its receipt is of. Train with another --out."
-        )
-    if not fresh and info["status"] == "finished" and (run.bundle / "config.json").exists():
-        say(f"{run.folder}: has finished already")
+    run = shared_run(lambda: open_run(path))
+    if fresh:
+        shared(lambda: _refuse_tested(run))
+    elif _has_finished(run):
         return run
+    info, recipe = run.info, run.recipe
     source = find_source(run, data)
     tune(info["threads"])
     choose_device(info["device_type"])
-    train_set, val_set = load_data(recipe, source, info["refit"])
+    train_set, val_set = one_first(lambda: load_data(recipe, source, info["refit"]))
     if train_set.order != info["order"] or (val_set and val_set.fingerprint != info["data"]["val"]):
         raise DataError(f"{source}: its images, labels or their order changed since the run began. Train anew.")
     load_teacher(recipe, train_set.class_names, torch.device(info["device_type"]))
@@ -190,33 +206,61 @@ def resume(
         raise UsageError(
             f"{recipe.distill.teacher}: the teacher has other weights than when the run began. Train anew."
         )
-    with own(run):
-        run.update(source=absolute(source))
-        if fresh:
+    refuse_differences(recipe, info["seed"], (train_set, val_set))
+    return _continue(run, recipe, train_set, val_set, progress, fresh, source=absolute(source))
+
+
+def _has_finished(run: Run) -> bool:
+    """Return whether nothing is left to do, with a line that says so."""
+    finished = shared(lambda: run.info["status"] == "finished" and (run.bundle / "config.json").exists())
+    if finished:
+        say(f"{run.folder}: has finished already")
+    return finished
+
+
+def _refuse_tested(run: Run) -> None:
+    if run.receipt_file.exists():
+        raise UsageError(f"{run.folder}: has been tested; starting over would lose what that is of. Use another --out.")
+
+
+def _continue(
+    run: Run,
+    recipe: Recipe,
+    train_set: ImageSet,
+    val_set: ImageSet | None,
+    progress: Progress | None,
+    fresh: bool = False,
+    **changes: str,
+) -> Run:
+    with hold(run):
+        run.update(**changes)
+        if fresh and present().first:
             _start_over(run)
         return _execute(run, recipe, train_set, val_set, progress)
 
 
 def _execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | None, progress: Progress | None) -> Run:
     info = run.info
-    device, seed = torch.device(info["device_type"]), info["seed"]
+    device, seed = choose_place(torch.device(info["device_type"])), info["seed"]
     same = {"recipe": recipe_to_toml(recipe), "seed": seed, "class_names": list(train_set.class_names)}
     same |= {"data": train_set.fingerprint}
     recipe = fix_precision(recipe, device)
     state = make_state(recipe, seed, device, train_set)
-    if checkpoints(run.checkpoints):
-        _load(run, state, same)
-    elif run.metrics_file.exists():
-        load_newest(run.checkpoints)  # raises: rows without a checkpoint must not start over in silence
+    if shared(lambda: bool(checkpoints(run.checkpoints)) or run.metrics_file.exists()):
+        _load(run, state, same)  # raises: rows without a checkpoint must not start over in silence
+    note_size(run)
     run.update(precision=recipe.train.precision, status="running", error=None)
-    for left in run.folder.rglob(".*.tmp"):  # what a kill within the durable writer left
-        durable.remove(left)
-    _write_manifest(run, recipe)
-    keep_rows(run.metrics_file, state.epoch)
+    if present().many:
+        recipe = unite(state, recipe)
+    if present().first:
+        for left in run.folder.rglob(".*.tmp"):  # what a kill within the durable writer left
+            durable.remove(left)
+        _write_manifest(run, recipe)
+        keep_rows(run.metrics_file, state.epoch)
     progress = progress or Progress(recipe.train.epochs, len(train_set))
     same |= {"versions": versions(), "threads": torch.get_num_threads()}
     try:
-        with Interrupt().watching() as interrupt:
+        with make_interrupt().watching() as interrupt:
             _train(recipe, state, train_set, val_set, run, same, interrupt, progress)
     except Interrupted as stop:
         _note_end(run, status="interrupted")
@@ -228,7 +272,8 @@ def _execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | 
     except Exception as error:
         _note_end(run, status="failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise
-    finish(run, recipe, state, train_set, val_set)
+    if present().first:
+        finish(run, recipe, state, train_set, val_set)
     return run
 
 
@@ -299,10 +344,11 @@ def fit_to(model: nn.Module, recipe: Recipe, train_set: ImageSet) -> None:
 
 
 def _load(run: Run, state: TrainState, same: dict[str, Any]) -> None:
-    tensors, header, damaged = load_newest(run.checkpoints, same)
+    tensors, header, damaged = shared(lambda: load_newest(run.checkpoints, same))
     for line in damaged:
         say(line)
-    drop_later(run.checkpoints, header["step"])  # or they would count among those that are kept
+    if present().first:
+        drop_later(run.checkpoints, header["step"])  # or they would count among those that are kept
     adopt(state, tensors, header)
     now = {"threads": torch.get_num_threads(), **versions()}
     for name, then in {"threads": header["threads"], **header["versions"]}.items():

@@ -19,6 +19,7 @@ from resfit.runs import Run
 from resfit.training.compiled import compile_forward
 from resfit.training.divergence import Diverged, refuse_diverged
 from resfit.training.loss import load_teacher
+from resfit.training.ranks import agree, all_rows, own_batches, own_part, own_size
 from resfit.training.runlog import Interrupt
 from resfit.training.saver import Saver
 from resfit.training.schedule import after_loss
@@ -49,13 +50,15 @@ def train_loop(
     checkpoint; ResourceError where the disk does not take the first checkpoint, or the last.
     """
     device = next(state.model.parameters()).device
-    images, *val_images = place_images([s.images for s in (train_set, val_set) if s is not None], device)
+    own_val = [] if val_set is None else [own_part(val_set)]
+    images, *val_images = place_images([s.images for s in (train_set, *own_val)], device)
     labels = torch.as_tensor(train_set.labels).to(device)
     batch_size, steps_per_epoch = batch_plan(recipe, len(train_set))
     rate = make_rate(recipe, steps_per_epoch)
     state.model.train()
     sizes = [*recipe.resizing.sizes, recipe.network.image_size]
-    forward, compile_seconds = compile_forward(recipe, state.model, batch_size // recipe.optim.accumulate, sizes)
+    own_count = own_size(batch_size) // recipe.optim.accumulate
+    forward, compile_seconds = compile_forward(recipe, state.model, own_count, sizes)
     run.update(compile_seconds=run.info.get("compile_seconds", 0.0) + compile_seconds)
     teacher = load_teacher(recipe, train_set.class_names, device)
     step = make_step(recipe, steps_per_epoch, device, teacher, forward)
@@ -68,12 +71,13 @@ def train_loop(
         order = epoch_order(seed, epoch, len(train_set))
         done = state.step - epoch * steps_per_epoch
         started = time.monotonic() - state.seconds
-        with closing(feed(images, order, batch_size, done, steps_per_epoch, device)) as batches:
+        order, batch_sizes = own_batches(order, batch_size)
+        with closing(feed(images, order, batch_sizes, done, steps_per_epoch, device)) as batches:
             for index, batch in batches:
                 step(state, batch, labels[index], index, seed)
                 state.seconds = time.monotonic() - started
                 show_step(state, steps_per_epoch, state.seconds)
-                if time.monotonic() - saved > SAVE_SECONDS or interrupt.signal:
+                if agree(interrupt, time.monotonic() - saved > SAVE_SECONDS, state.step):
                     saver.save(state, must=bool(interrupt.signal))
                     saved = time.monotonic()
                     interrupt.leave()
@@ -89,6 +93,7 @@ def train_loop(
             mean, std = recipe.data.mean or (), recipe.data.std or ()
             with shipped_weights(state) as model:
                 logits = predict_logits(model, val_images[0], mean, std, recipe.tta, recipe.tta_below)
+            logits = all_rows(logits, len(val_set))
             row |= {"val_accuracy": accuracy(logits, val_set.labels), "val_nll": nll(logits, val_set.labels)}
             if not math.isfinite(row["val_nll"]):
                 raise Diverged(f"the validation loss was not finite after epoch {epoch + 1}")
@@ -99,10 +104,11 @@ def train_loop(
                 state.plateau = after_loss(state.plateau, row["val_nll"], **recipe.schedule.params)
             row["val_seconds"] = time.monotonic() - evaluated
         saver.add_row(row)
-        show_epoch(row | {"best": state.best.epoch == epoch, "images_per_second": count / state.seconds})
+        shown = row | {"best": state.best.epoch == epoch, "images_per_second": count / state.seconds}
         state.epoch, state.seconds, state.sums = epoch + 1, 0.0, new_sums(device)
         saver.save(state, must=bool(interrupt.signal) or epoch + 1 == recipe.train.epochs)
         saved = time.monotonic()
+        show_epoch(shown)  # may end the run
         interrupt.leave()
     if val_set is None:
         saver.choose(recipe.train.epochs - 1, state.weights(), {"epoch": recipe.train.epochs - 1})

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from resfit.errors import ResourceError
 from resfit.recipe import Recipe
 from resfit.training.precision import make_autocast
+from resfit.training.ranks import present
 from resfit.training.state import TrainState
 
 
@@ -29,8 +30,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 def out_of_memory(recipe: Recipe, state: TrainState, where: str) -> OutOfMemoryError:
     """Return the error to raise: it names the batch size that does fit, as found by trying."""
     size = recipe.train.batch_size
-    fits = fitting_batch(recipe, state)
     said = f"{where}: out of memory with batches of {size} images (step {state.step})"
+    if present().many:  # a pass of one rank alone would wait for the others
+        return OutOfMemoryError(f"{said}. Lower train.batch_size, raise optim.accumulate, or take more ranks.")
+    fits = fitting_batch(recipe, state)
     if fits == 0:
         return OutOfMemoryError(f"{said}, and with 2. Take a smaller network or image size.")
     parts = recipe.optim.accumulate * -(-size // (recipe.optim.accumulate * fits))

@@ -11,6 +11,7 @@ from resfit.errors import ResourceError
 from resfit.runs import Run
 from resfit.training.checkpoint import pack_tensors, save_checkpoint
 from resfit.training.divergence import refuse_diverged
+from resfit.training.ranks import present
 from resfit.training.runlog import say
 from resfit.training.state import TrainState, header_of, state_tensors
 
@@ -18,22 +19,28 @@ from resfit.training.state import TrainState, header_of, state_tensors
 class Saver:
     """Writes chosen weights, rows of metrics and checkpoints, in this order: a checkpoint stands for all before it.
 
-    `same` is what each checkpoint's header says of the run, `steps` the number of an epoch's steps.
+    `same` is what each checkpoint's header says of the run, `steps` the number of an epoch's steps. Of many ranks the first
+    writes; the others only look whether what they hold is finite.
     """
 
     def __init__(self, run: Run, same: dict[str, Any], steps: int) -> None:
         self.run, self.same, self.steps = run, same, steps
-        self.rows = run.metrics
+        self.writes = present().first
+        self.rows = run.metrics if self.writes else []
         self.waiting: dict[Path, bytes] = {}
         self.failing = False
 
     def choose(self, epoch: int, weights: dict[str, Tensor], note: dict[str, Any]) -> None:
         """Keep the weights of an epoch as the run's chosen ones, until the next checkpoint writes them."""
+        if not self.writes:
+            return
         self.waiting = {path: data for path, data in self.waiting.items() if path == self.run.metrics_file}
         self.waiting[self.run.best_file(epoch)] = pack_tensors(weights, note)
 
     def add_row(self, row: dict[str, Any]) -> None:
         """Keep an epoch's row of metrics, until the next checkpoint writes it."""
+        if not self.writes:
+            return
         self.rows.append(row)
         lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows)
         self.waiting[self.run.metrics_file] = lines.encode()
@@ -45,6 +52,8 @@ class Saver:
         """
         tensors = state_tensors(state)
         refuse_diverged(state, tensors)
+        if not self.writes:
+            return
         start = state.epoch * self.steps  # of the epoch: what a rollback goes back to
         try:
             self.flush()

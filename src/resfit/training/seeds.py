@@ -1,6 +1,7 @@
 """One recipe with several seeds: `train_seeds`, a parent folder with a run for each."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
@@ -32,6 +33,8 @@ def train_seeds(
 
     Called again with the same `out`, finished seeds are kept, interrupted ones resumed, missing ones trained.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("train: --seeds: many processes train one run at a time. Use --seed, once for each.")
     recipe = as_recipe(recipe, settings)
     check_place(data, out, device)
     train_set, _ = load_data(recipe, data, refit)  # what is wrong with it is said before a folder is made

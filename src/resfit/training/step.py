@@ -16,6 +16,7 @@ from resfit.training.divergence import Diverged, explain, not_finite
 from resfit.training.ema import update_average
 from resfit.training.loss import Teacher, make_loss
 from resfit.training.precision import clip, copy_buffers, make_autocast, put_back, scaled_update
+from resfit.training.ranks import mean_gradients, present, sum_batch, total, weigh
 from resfit.training.sam import climbed
 from resfit.training.schedule import warmup
 from resfit.training.state import TrainState
@@ -46,25 +47,31 @@ def make_step(
     assert recipe.data.mean is not None, "the recipe is not resolved"
     assert recipe.data.std is not None, "the recipe is not resolved"
     normalize = make_normalize(recipe.data.mean, recipe.data.std, device)
-    optim = recipe.optim
+    optim, ranks = recipe.optim, present()
+    batch_size, own_statistics = recipe.train.batch_size, not recipe.train.sync_batchnorm
 
     def gradients(state: TrainState, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         state.optimizer.zero_grad()  # before the pass: CUDA graphs write the new ones where the old ones lie
-        count = min(optim.accumulate, len(inputs) // 2) or 1  # BatchNorm takes no part of a single image
-        if count == 1:
-            return part_gradients(state, inputs, targets, 1.0)
-        parts = zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True)
-        made = [part_gradients(state, part, wanted, len(part) / len(inputs)) for part, wanted in parts]
-        return torch.stack([loss for loss, _ in made]).sum(), torch.cat([logits for _, logits in made])
+        parts = min(optim.accumulate, len(inputs) // 2) or 1  # BatchNorm takes no part of a single image
+        if parts == 1:
+            loss, logits = part_gradients(state, inputs, targets, len(inputs))
+        else:
+            pairs = zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True)
+            made = [part_gradients(state, *pair, len(inputs)) for pair in pairs]
+            loss, logits = torch.stack([loss for loss, _ in made]).sum(), torch.cat([logits for _, logits in made])
+        if ranks.many:
+            mean_gradients(state.model, len(inputs), batch_size, own_statistics)
+        return loss, logits
 
-    def part_gradients(state: TrainState, inputs: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    def part_gradients(state: TrainState, inputs: Tensor, targets: Tensor, count: int) -> tuple[Tensor, Tensor]:
         with precision():
             logits = (forward or state.model)(inputs)
-            loss = loss_of(logits, targets, inputs)
-        loss = loss if share == 1.0 else loss * share
-        torch.autograd.backward(loss if state.scaler is None else state.scaler.scale(loss))
+            loss = loss_of(logits, targets, inputs) if len(inputs) else logits.sum() * 0.0
+        loss = loss if len(inputs) == count else loss * (len(inputs) / count)
+        weighed = weigh(loss, count, batch_size) if ranks.many else loss
+        torch.autograd.backward(weighed if state.scaler is None else state.scaler.scale(weighed))
         # CUDA graphs write the next pass's in the same place
-        return loss.detach(), logits.detach() if share == 1.0 else logits.detach().clone()
+        return loss.detach(), logits.detach() if len(inputs) == count else logits.detach().clone()
 
     def progress(state: TrainState) -> float:
         return state.step / (recipe.train.epochs * steps_per_epoch)
@@ -74,10 +81,11 @@ def make_step(
         for group in state.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         if random:
-            torch.manual_seed(derive(seed, state.step, "dropout"))
+            torch.manual_seed(derive(seed, state.step, "dropout", *ranks.key))
         if freezes:
             freeze(state, progress(state))
-        inputs, targets = normalize(augment(images, index, seed, state.epoch)), labels
+        augmented = augment(images, index, seed, state.epoch) if len(index) else images  # a rank may have no share
+        inputs, targets = normalize(augmented), labels
         if resizes:
             inputs = shrink(inputs, progress(state))
         if mix is not None:
@@ -91,6 +99,8 @@ def make_step(
         skipped, failed = None, ~loss.isfinite()
         if state.scaler is None:
             found = not_finite(state.model, loss)
+            if ranks.many:
+                total(found)  # all stop, or none
             if device.type != "cpu":  # is not waited for: the update is left out there; the next checkpoint says why
                 skipped = failed = found > 0
                 if getattr(state.optimizer, "_step_supports_amp_scaling", False):
@@ -134,5 +144,6 @@ def _add(state: TrainState, loss: Tensor, logits: Tensor, labels: Tensor, failed
     correct = (logits.argmax(1) == labels).sum()
     count = torch.full_like(loss, len(labels), dtype=state.sums.dtype)
     batch = torch.stack([loss * len(labels), correct, count]).to(state.sums.dtype)
-    state.sums[:3] += torch.where(loss.isfinite() | failed, batch, 0.0)
+    batch, finite, failed = sum_batch(batch, loss.isfinite(), failed)
+    state.sums[:3] += torch.where(finite | failed, batch, 0.0)
     state.sums[3] = torch.where((state.sums[3] < 0) & failed, float(state.step), state.sums[3])
