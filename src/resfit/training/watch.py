@@ -166,9 +166,7 @@ class Watch:
             what = "" if rank == self.rank else self._wrong(peer, waiting == "1", now)
             if what and not self.store.check([f"left/{rank}"]):
                 where = f"last heard of at step {step}, process {peer.process} on {peer.host}"
-                self._claim(f"rank {rank} of {self.world_size}: {what} ({where}). {self._advice()}", 6)
-                if peer.is_here and birth(peer.process) == peer.birth:
-                    os.kill(peer.process, signal.SIGKILL)  # torchrun would give a stopped one half a minute
+                self._claim(f"rank {rank} of {self.world_size}: {what} ({where}). {self._advice()}", 6, peer)
                 return
 
     def _wrong(self, peer: Peer, waiting: bool, now: float) -> str:
@@ -194,14 +192,19 @@ class Watch:
         assert self.over is not None
         return self.over
 
-    def _claim(self, text: str, code: int) -> bool:
-        """Write the verdict, with its line printed, unless there is one; return whether this rank wrote it."""
+    def _claim(self, text: str, code: int, peer: Peer | None = None) -> bool:
+        """Write the verdict, with its line printed, unless there is one; return whether this rank wrote it.
+
+        The `peer` that it is about is killed where it still lives, before the main thread can see the verdict and leave.
+        """
         with self._claiming:
             if self.over is not None:
                 return False
             mine = json.dumps([self.rank, code, text])
             found = self.store.compare_set("verdict", "", mine).decode()
             _, code, text = json.loads(found)
+            if peer is not None and peer.is_here and birth(peer.process) == peer.birth:
+                os.kill(peer.process, signal.SIGKILL)  # torchrun would give a stopped one half a minute
             self.over = Ended(text, code)
             if found == mine and text:
                 tell(self.over)
