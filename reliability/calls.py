@@ -28,7 +28,11 @@ USER_CODES = (2, 4, 6)  # exit codes of an error that says what to do
 @cache
 def calls_of(base: Path, name: str) -> list[tuple[str, watch.Call]]:
     """Return each call of a writer on its files, after its kind."""
-    folder = base / "calls" / name.replace(" ", "-")
+    return record(base, base / "calls" / name.replace(" ", "-"), name)
+
+
+def record(base: Path, folder: Path, name: str) -> list[tuple[str, watch.Call]]:
+    """Run a writer in a new folder and return its calls as `calls_of` does."""
     folder.mkdir(parents=True)
     work, log = writers.prepared(base, name, folder), folder / "log"
     code, calls = watch.run(writers.at(base, work, writers.WRITERS[name].act), log)
@@ -86,7 +90,8 @@ def errors_of(kind: str) -> tuple[str, ...]:
 def inject(base: Path, folder: Path, what: tuple[str, str, int], error: str) -> tuple[int, Path, Path]:
     """Run a writer with a kill (no error named) or an error at a call; returns exit code, work folder, and log.
 
-    The place of a call among those of its name can differ by one or two from run to run: tried anew until it is hit.
+    The place of a call among those of its name differs from run to run, by what has been imported by then: tried anew, from a
+    new record where it was missed, until it is hit.
     """
     name, kind, number = what
     place = [call for other, call in calls_of(base, name) if other == kind][number - 1]
@@ -101,8 +106,9 @@ def inject(base: Path, folder: Path, what: tuple[str, str, int], error: str) -> 
         if hit == [kind]:
             return code, work, log
         same = [call for other, call in mine if other == kind]
-        near = len(same) >= number
-        place = same[number - 1] if near else place._replace(ordinal=place.ordinal + (-1, 2, -3, 4)[attempt % 4])
+        if len(same) < number:
+            same = [call for other, call in record(base, home / "anew", name) if other == kind]
+        place = same[number - 1] if len(same) >= number else place
     raise RuntimeError(f"{kind} was never hit in {ATTEMPTS} attempts")
 
 
