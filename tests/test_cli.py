@@ -1,6 +1,7 @@
 """The command line as a person meets it: what it prints where, exit codes, and mistakes answered in one line."""
 
 import csv
+import errno
 import json
 import os
 import pickle
@@ -505,3 +506,14 @@ def test_the_live_line_on_a_real_terminal(tiny_recipe, digits_npz, tmp_path):
     assert "left" in text
     assert "\r\x1b[2K[" in text
     assert "epoch 30/30" in text
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES])
+def test_an_error_of_the_disk_that_nobody_caught_is_one_line_and_exit_6(number, capsys, monkeypatch):
+    def fail(a):
+        raise OSError(number, os.strerror(number), "/place/file")
+
+    monkeypatch.setattr("resfit.verbs.do_list", fail)
+    assert main(["list"]) == 6
+    err = capsys.readouterr().err
+    assert err == f"resfit: /place/file: {os.strerror(number)}. See to the disk and its rights, and run it again.\n"

@@ -1,7 +1,6 @@
 """The command line: the parser, and every error as one line with its exit code. What a verb does is in `verbs`."""
 
 import argparse
-import errno
 import os
 import signal
 import sys
@@ -68,8 +67,9 @@ def _unexpected(error: Exception) -> int:
     if hasattr(error, "exit_code"):  # training was stopped by a signal and has said so
         return int(error.exit_code)
     text = " ".join(str(error).split())[:300] or type(error).__name__
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        print(f"resfit: {text}. Free space or write elsewhere.", file=sys.stderr)
+    if isinstance(error, OSError) and error.errno:  # of a file that nobody had an answer for: no mistake of the program
+        where, what = error.filename or "a file", error.strerror
+        print(f"resfit: {where}: {what}. See to the disk and its rights, and run it again.", file=sys.stderr)
         return 6
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         print(f"resfit: out of memory: {text}. Use a smaller train.batch_size or network.", file=sys.stderr)
