@@ -155,7 +155,9 @@ def _after(base: Path, name: str, work: Path, log: Path) -> str:
 
 
 def _is_said(error: str, text: str) -> bool:
-    return (error != SHORT and os.strerror(getattr(errno, error)) in text) or (error == SHORT and "resfit:" in text)
+    if error == SHORT:
+        return "resfit:" in text or "read back differs" in text
+    return os.strerror(getattr(errno, error)) in text
 
 
 def _differing(found: dict[str, str], wanted: dict[str, str]) -> str:
