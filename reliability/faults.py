@@ -71,7 +71,7 @@ STEP = "            save_checkpoint(self.run.checkpoints, state.step, tensors, h
 FAULTS = {
     "a file is not synced": Fault(DURABLE, "            os.fsync(file.fileno())\n", "", CUT_BYTES),
     "a file is synced before its buffer is written": Fault(DURABLE, "            file.flush()\n", "", CUT_BYTES),
-    "a folder is not synced": Fault(DURABLE, "        _fsync_folder(path.parent)\n", "", CUT_ENTRIES),
+    "a folder is not synced": Fault(DURABLE, "        sync_folder(path.parent)\n", "", CUT_ENTRIES),
     "nothing is read back": Fault(DURABLE, "if file.read() != data:", "if False:", SHORT),
     "a file is written in place": Fault(
         DURABLE, "os.replace(temporary, path)", "path.write_bytes(data), os.unlink(temporary)", KILLED_WRITER

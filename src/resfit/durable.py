@@ -29,7 +29,7 @@ def write_bytes(path: Path, data: bytes) -> None:
                 raise OSError("read back differs from what was written")
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-        _fsync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -50,7 +50,7 @@ def make_folder(folder: Path, exist_ok: bool = True) -> None:
         missing.append(place)
     folder.mkdir(parents=True, exist_ok=exist_ok)
     for place in reversed(missing):
-        _fsync_folder(place.parent)
+        sync_folder(place.parent)
 
 
 def remove(path: Path, must: bool = False) -> None:
@@ -100,7 +100,8 @@ def _umask() -> int:
     return value
 
 
-def _fsync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Sync a folder's entries: what was made or removed in it stays so. Raises OSError."""
     if os.name == "nt":  # Windows cannot open a folder; its replace is journalled
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -25,6 +25,7 @@ def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val
     epoch = state.best.epoch if val_set is not None else state.epoch - 1
     chosen = run.best_file(epoch)
     run.drop_other_best(epoch)
+    durable.sync_folder(run.checkpoints)  # or a power cut after the end brings them back
     try:
         weights, _ = read_tensors(chosen)
     except (ValueError, OSError) as error:
