@@ -19,7 +19,7 @@ from resfit.data.sources import load_split
 from resfit.errors import ResfitError, ResourceError, UsageError
 from resfit.recipefile import load_recipe
 from resfit.runs import Run, own
-from resfit.training import loop
+from resfit.training import launch, loop
 from resfit.training.checkpoint import checkpoints, load_newest, read_tensors
 from resfit.training.divergence import Diverged, not_finite
 from resfit.training.launch import make_state, resume, start, train
@@ -531,3 +531,20 @@ def test_the_batch_that_fits_is_found_by_halving(monkeypatch):
     monkeypatch.setattr(type(state.model), "forward", forward)
     assert fitting_batch(recipe, state) == 12
     assert tried == [50, 25, 12]
+
+
+def test_who_waited_for_a_run_that_then_finished_leaves_it_alone(trained, tmp_path, monkeypatch, capsys):
+    """The look before the lock saw it running."""
+    run = Run(shutil.copytree(trained.folder, tmp_path / "copy"))
+    run.update(status="running")
+    real = launch.hold
+
+    def hold(held):
+        run.update(status="finished")
+        return real(held)
+
+    monkeypatch.setattr(launch, "hold", hold)
+    resume(run.folder)
+    said = capsys.readouterr().err
+    assert "has finished already" in said
+    assert "continues at step" not in said

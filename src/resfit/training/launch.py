@@ -233,6 +233,8 @@ def _continue(
     **changes: str,
 ) -> Run:
     with hold(run):
+        if not fresh and _has_finished(run):  # by a process that held it meanwhile
+            return run
         run.update(**changes)
         if fresh and present().first:
             _start_over(run)
