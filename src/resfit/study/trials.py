@@ -17,8 +17,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from resfit import durable
 from resfit.errors import GateError, MissingExtraError, ResourceError, UsageError
 from resfit.study.space import STAGED, STAGES, Range, Search, Space, plain, stage_counts
 
@@ -215,7 +217,7 @@ def fill(
         if not waiting and holds(slots(study), wanted):
             time.sleep(min(POLL, beat))  # others train what is left
             continue
-        turn = _Turn(study)
+        turn = _turn(study)
         try:
             study.optimize(partial(_after, turn, objective), n_trials=1, catch=(GivenUp,), callbacks=[note])
         except UpdateFinishedTrialError:
@@ -224,31 +226,21 @@ def fill(
             if "Cannot tell a" not in str(error):  # a trial that another process was given too has been ended by it
                 raise
         finally:
-            turn.release()
+            turn.close()
         refuse_narrow(study)
 
 
-class _Turn:
-    """Held by one process at a time while it asks for a trial: SQLite would give one that waits to two. Freed by death."""
-
-    def __init__(self, study: "Study") -> None:
-        url = str(getattr(getattr(study._storage, "_backend", study._storage), "url", ""))
-        self.file = None
-        with contextlib.suppress(ImportError):  # Windows has no fcntl
-            import fcntl
-
-            if url.startswith("sqlite:///"):
-                self.file = open(f"{url.removeprefix('sqlite:///')}.lock", "w")  # noqa: SIM115 - released when asked
-                fcntl.flock(self.file, fcntl.LOCK_EX)
-
-    def release(self) -> None:
-        if self.file is not None:
-            self.file.close()
-            self.file = None
+def _turn(study: "Study") -> contextlib.ExitStack:
+    """Hold the database, until closed, while this process asks for a trial: SQLite would give one that waits to two."""
+    held = contextlib.ExitStack()
+    url = str(getattr(getattr(study._storage, "_backend", study._storage), "url", ""))
+    if url.startswith("sqlite:///"):
+        held.enter_context(durable.turn(Path(url.removeprefix("sqlite:///"))))
+    return held
 
 
-def _after(turn: _Turn, objective: Callable[["Trial"], float], trial: "Trial") -> float:
-    turn.release()
+def _after(turn: contextlib.ExitStack, objective: Callable[["Trial"], float], trial: "Trial") -> float:
+    turn.close()
     return objective(trial)
 
 
