@@ -30,18 +30,11 @@ from resfit.training.launch import train
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 HOSTILE = ("<script>alert('x')", "a\nb\"c'\\", "Ü猫\u202e", "{0: 1}")
 
+pytestmark = pytest.mark.usefixtures("extras")
+
 
 def pixels(count: int, side: int) -> np.ndarray:
     return np.random.default_rng(count).integers(0, 256, (count, 3, side, side), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _extras(need):
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        need(name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting, "SECONDS", 0.01)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -31,18 +31,11 @@ epochs = 3
 batch_size = 32
 """
 
+pytestmark = pytest.mark.usefixtures("extras")
+
 
 def pixels(count: int, side: int) -> np.ndarray:
     return np.random.default_rng(count).integers(0, 256, (count, 3, side, side), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _extras(need):
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        need(name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting, "SECONDS", 0.01)
-        yield
 
 
 def parity_of(spec, images: np.ndarray):

@@ -29,6 +29,19 @@ from resfit.training.state import restore
 from runfiles import Killed, best_of, command, essence
 
 
+def train_killed(monkeypatch, when, *arguments, **options) -> None:
+    """Train until the step of this number has been made, and no further."""
+
+    def stop(self, state, steps_per_epoch, seconds):
+        if state.step == when:
+            raise Killed
+
+    with monkeypatch.context() as inside:
+        inside.setattr("resfit.training.launch.Progress.step", stop)
+        with pytest.raises(Killed):
+            train(*arguments, **options)
+
+
 class Countdown:
     """Counts down at every place where something is written or removed, and kills there: before it is done, or just after."""
 
@@ -84,14 +97,7 @@ def test_killed_before_and_after_every_write(tiny_recipe, digits_npz, trained, t
 def test_stopped_at_a_step(when, every_step, tiny_recipe, digits_npz, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0 if every_step else 1e9)
 
-    def stop(self, state, steps_per_epoch, seconds):
-        if state.step == when:
-            raise Killed
-
-    with monkeypatch.context() as inside:
-        inside.setattr("resfit.training.launch.Progress.step", stop)
-        with pytest.raises(Killed):
-            train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu")
+    train_killed(monkeypatch, when, tiny_recipe, digits_npz, tmp_path / "run", device="cpu")
     assert essence(resume(tmp_path / "run")) == essence(trained)
 
 
@@ -152,14 +158,7 @@ def test_every_recipe_resumes_within_an_epoch(name, digits_npz, trained, tmp_pat
     whole = train(name, digits_npz, tmp_path / "whole", device="cpu", settings=settings)
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
 
-    def stop(self, state, steps_per_epoch, seconds):
-        if state.step == 6:
-            raise Killed
-
-    with monkeypatch.context() as inside:
-        inside.setattr("resfit.training.launch.Progress.step", stop)
-        with pytest.raises(Killed):
-            train(name, digits_npz, tmp_path / "run", device="cpu", settings=settings)
+    train_killed(monkeypatch, 6, name, digits_npz, tmp_path / "run", device="cpu", settings=settings)
     assert essence(resume(tmp_path / "run")) == essence(whole)
 
 
@@ -263,14 +262,7 @@ def test_a_resumed_state_has_the_memory_format_of_a_new_one(trained):
 def test_refit_resumes_too(tiny_recipe, digits_npz, tmp_path, monkeypatch):
     whole = train(tiny_recipe, digits_npz, tmp_path / "whole", refit=True, device="cpu")
 
-    def stop(self, state, steps_per_epoch, seconds):
-        if state.step == 7:
-            raise Killed
-
-    with monkeypatch.context() as inside:
-        inside.setattr("resfit.training.launch.Progress.step", stop)
-        with pytest.raises(Killed):
-            train(tiny_recipe, digits_npz, tmp_path / "run", refit=True, device="cpu")
+    train_killed(monkeypatch, 7, tiny_recipe, digits_npz, tmp_path / "run", refit=True, device="cpu")
     run = resume(tmp_path / "run")
     assert best_of(run).read_bytes() == best_of(whole).read_bytes()
     assert run.summary["weights"] == "last epoch, trained on train + val"
