@@ -13,6 +13,7 @@ import pytest
 from optuna import TrialPruned
 from optuna.trial import TrialState
 
+from resfit import durable
 from resfit.errors import GateError, ResourceError, UsageError
 from resfit.study import trials
 from resfit.study.space import Search, load_space
@@ -56,7 +57,7 @@ def train(study, wanted, marks, trial):
     mark = Path(marks) / slot_of(trial)
     if not mark.exists():
         time.sleep(random.uniform(0, 0.05))
-        mark.write_text(f"{x!r}\n")
+        durable.write_text(mark, f"{x!r}\n")  # whole or not there, as a run's files are: a kill may fall between
     assert float(mark.read_text()) == x, "a slot's values changed"
     return x
 
@@ -100,7 +101,7 @@ def test_two_hundred_kills_lose_nothing_and_count_nothing_twice(url, tmp_path):
     assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
     complete = [slot_of(trial) for trial in study.get_trials(states=(TrialState.COMPLETE,))]
     assert Counter(complete) == Counter(done.keys())
-    assert {mark.name for mark in marks.iterdir()} == set(done)
+    assert {mark.name for mark in marks.glob("[!.]*")} == set(done)  # a killed writer's temporary file begins with a dot
     for slot, trial in done.items():
         assert trial.values == [float((marks / slot).read_text())]
 
