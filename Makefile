@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RELIABILITY = OMP_NUM_THREADS=1 $(BIN)/python reliability/run.py --out results/reliability.json
-PYTEST ?= -n 2 --dist loadscope
+PYTEST ?= -n 2 --dist worksteal
 
 .PHONY: demo test check bench reliability reliability-full clean
 

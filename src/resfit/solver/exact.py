@@ -7,6 +7,7 @@ macs, latency, peak and expected accuracy (expected.py) grow with it.
 
 import bisect
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -55,13 +56,12 @@ def design(
     cases = itertools.product(ranges.families, ranges.kernels, ranges.shapes)
     spaces = [Space(family, kernel, shapes, ranges.more, expected.latency) for family, kernel, shapes in cases]
     limits = _limits(budget, latency)
-    begun = [space.begin(limits) for space in spaces]
+    groups = [group for space in spaces for group in space.begin(limits, expected)]
+    bounds = [group.bound(limits, expected) for group in groups]
     found: list[Designed] = []
     bound = None
     while len(found) < top:
-        best: Best | None = None
-        for space, groups in zip(spaces, begun, strict=True):
-            best = space.best(groups, limits, expected, best)
+        best = _highest(groups, bounds, limits, expected)
         if best is None:
             break
         total = cost(best.spec)
@@ -94,18 +94,6 @@ class Beginnings(NamedTuple):
     spent: np.ndarray  # (4, N) int64
 
 
-class Group(NamedTuple):
-    """Networks that have come to the same width and end in the same number of blocks; what bounds their scores."""
-
-    some: Beginnings
-    blocks: int
-    start: int  # index of the narrowest last stage that they may end in
-    table: np.ndarray  # what the last stage and the head cost by width (4, widths from `start` on), never falling
-    least: np.ndarray  # (4,) spent so far
-    most: np.ndarray
-    depths: np.ndarray  # numbers of blocks of whole networks
-
-
 class Space:
     """The networks of a family, a kernel and shapes, by tables of what their blocks cost."""
 
@@ -136,21 +124,8 @@ class Space:
         """Return the network of these stages."""
         return ModelSpec(self.family, tuple(widths), tuple(blocks), kernel=self.kernel, **self.more)
 
-    def best(self, groups: list[Group], limits: list[int], expected: Expected, best: Best | None) -> Best | None:
-        """Return the network within the limits (params, macs, time, peak) that ranks highest, or `best` where none is above.
-
-        groups: what `begin` returned for these limits or wider ones. A group that cannot hold a higher one is passed over.
-        """
-        bounds = [self._bound(group, limits, expected) for group in groups]
-        for number in sorted(range(len(groups)), key=lambda number: -bounds[number]):
-            if best is not None and bounds[number] < best.score:
-                break
-            found = self._end(groups[number], limits, expected)
-            best = max((best, *found) if best else found, key=Best.rank, default=None)
-        return best
-
-    def begin(self, limits: list[int]) -> list[Group]:
-        """Return every network within the limits as far as it goes without its last stage, grouped."""
+    def begin(self, limits: list[int], expected: Expected) -> "list[Group]":
+        """Return every network within the limits (params, macs, time, peak) without its last stage, grouped."""
         begun = Beginnings(np.zeros((0, 1), int), np.zeros((0, 1), int), np.zeros((4, 1), int))
         for number in range(len(self.first) - 1):
             grown = []
@@ -171,47 +146,26 @@ class Space:
             if not grown:
                 break
             begun = Beginnings(*(np.concatenate(arrays, axis=1) for arrays in zip(*grown, strict=True)))
-        groups = []
+        groups = list[Group]()
+        shape = expected.shape_score(self.family, np.arange(sum(some[-1] for some in self.blocks) + 1).clip(1))
         for place, some in _by_width(begun):
-            least, most, depths = some.spent.min(1), some.spent.max(1), np.unique(some.blocks.sum(0))
+            least, most, depth = some.spent.min(1), some.spent.max(1), some.blocks.sum(0)
             start = self._start(len(self.first) - 1, place)
             for blocks in self.blocks[-1]:
+                shapes = shape[depth + blocks]
                 table = _with(self._stage(len(self.first) - 1, place, blocks), self.head)
                 cuts = [] if (np.diff(table[:, start:]) >= 0).all() else range(start + 1, table.shape[1])
                 for begin, end in itertools.pairwise(
                     [start, *cuts, table.shape[1]]
                 ):  # one by one where the widest is not best
-                    groups.append(Group(some, blocks, begin, table[:, begin:end], least, most, depths + blocks))
+                    groups.append(
+                        Group(self, some, blocks, begin, table[:, begin:end], least, most, shapes, shapes.max())
+                    )
         return groups
 
     def _start(self, number: int, place: int) -> int:
         """Return the index of the narrowest width of a stage after one of the width at `place`."""
         return bisect.bisect_left(self.widths[number], self.widths[number - 1][place]) if number and self.rising else 0
-
-    def _bound(self, group: Group, limits: list[int], expected: Expected) -> float:
-        """Return a score that no network of the group is above."""
-        widest = min(group.table[row].searchsorted(limits[row] - group.least[row], "right") for row in SUMS)
-        if not widest:
-            return -np.inf
-        most = group.most + group.table[:, widest - 1]
-        params, macs = (np.array(min(limits[row], most[row])) for row in (PARAMS, MACS))
-        return float(expected.score(self.family, params, macs, group.depths).max())
-
-    def _end(self, group: Group, limits: list[int], expected: Expected) -> Iterator[Best]:
-        """Yield those of a group that rank highest, each as wide in its last stage as there is room for."""
-        some, blocks, start, table = group[:4]
-        room = [np.searchsorted(table[row], limits[row] - some.spent[row], "right") for row in SUMS]
-        widest: np.ndarray = np.minimum(np.min(room, axis=0), np.searchsorted(table[PEAK], limits[PEAK], "right"))
-        column = np.nonzero((widest > 0) & (some.spent[PEAK] <= limits[PEAK]))[0]
-        if not len(column):
-            return
-        total = some.spent[:, column] + table[:, widest[column] - 1]
-        score = expected.score(self.family, total[PARAMS], total[MACS], some.blocks[:, column].sum(0) + blocks)
-        for i in np.nonzero(score == score.max())[0]:
-            places = (*some.widths[:, column[i]], start + widest[column[i]] - 1)
-            widths = [found[at] for found, at in zip(self.widths, places, strict=True)]
-            spec = self.spec(widths, [*map(int, some.blocks[:, column[i]]), blocks])
-            yield Best(spec, float(score[i]), int(total[MACS, i]), int(total[PARAMS, i]))
 
     def _stage(self, number: int, place: int, blocks: int) -> np.ndarray:
         """Return what a stage costs by its width (4, widths), after a stage of the width at `place`."""
@@ -220,6 +174,74 @@ class Space:
             return first
         rest = self.rest[number] * np.array([[blocks - 1]] * len(SUMS) + [[1]])
         return _with(first, rest)
+
+
+class Group(NamedTuple):
+    """Networks that have come to the same width and end in the same number of blocks; what bounds their scores."""
+
+    space: Space
+    some: Beginnings
+    blocks: int
+    start: int  # index of the narrowest last stage that they may end in
+    table: np.ndarray  # what the last stage and the head cost by width (4, widths from `start` on), never falling
+    least: np.ndarray  # (4,) spent so far
+    most: np.ndarray
+    shapes: np.ndarray  # (N,) the part of the score that follows from family and depth
+    best_shape: float
+
+    def bound(self, limits: list[int], expected: Expected) -> float:
+        """Return a score that no network of the group is above under these limits (params, macs, time, peak)."""
+        widest = self.table.shape[1]
+        for row in _limited(limits):
+            widest = min(widest, int(self.table[row].searchsorted(limits[row] - self.least[row], "right")))
+        if not widest:
+            return -math.inf
+        most = self.most + self.table[:, widest - 1]
+        params, macs = (min(limits[row], int(most[row])) for row in (PARAMS, MACS))
+        return float(expected.cost_score(params, macs) + self.best_shape)
+
+    def highest(self, limits: list[int], expected: Expected) -> Iterator[Best]:
+        """Yield those that rank highest within the limits, each as wide in its last stage as there is room for."""
+        some, table = self.some, self.table
+        widest = np.full(some.spent.shape[1], table[PEAK].searchsorted(limits[PEAK], "right"))
+        for row in _limited(limits):
+            np.minimum(widest, table[row].searchsorted(limits[row] - some.spent[row], "right"), out=widest)
+        column = np.nonzero((widest > 0) & (some.spent[PEAK] <= limits[PEAK]))[0]
+        if not len(column):
+            return
+        params, macs = (some.spent[row, column] + table[row, widest[column] - 1] for row in (PARAMS, MACS))
+        score = expected.cost_score(params, macs) + self.shapes[column]
+        for i in np.nonzero(score == score.max())[0]:
+            places = (*some.widths[:, column[i]], self.start + widest[column[i]] - 1)
+            widths = [found[at] for found, at in zip(self.space.widths, places, strict=True)]
+            spec = self.space.spec(widths, [*map(int, some.blocks[:, column[i]]), self.blocks])
+            yield Best(spec, float(score[i]), int(macs[i]), int(params[i]))
+
+
+def _highest(groups: list[Group], bounds: list[float], limits: list[int], expected: Expected) -> Best | None:
+    """Return the network of all groups that ranks highest within the limits, or None.
+
+    bounds: for each group a score that none of it is above under these limits or wider ones; they are lowered here to what was
+    seen. A group that cannot hold a higher one is passed over. Of equals in all that ranks the one of the earlier group stands.
+    """
+    best: Best | None = None
+    above: tuple[tuple[float, ...], int] = ((), 0)
+    for number in sorted(range(len(groups)), key=lambda number: -bounds[number]):
+        if best is not None and bounds[number] < best.score:
+            break
+        bounds[number] = groups[number].bound(limits, expected)
+        if best is None or bounds[number] >= best.score:
+            found = list(groups[number].highest(limits, expected))
+            bounds[number] = found[0].score if found else -math.inf
+            for one in found:
+                if (rank := (one.rank(), -number)) > above:
+                    best, above = one, rank
+    return best
+
+
+def _limited(limits: list[int]) -> list[int]:
+    """Return the rows of sums that are limited."""
+    return [row for row in SUMS if limits[row] < NO_LIMIT]
 
 
 def _narrowest(widths: Sequence[Sequence[int]], rising: bool) -> list[int]:

@@ -56,10 +56,16 @@ class Expected:
 
     def score(self, family: str, params: np.ndarray, macs: np.ndarray, blocks: np.ndarray) -> np.ndarray:
         """Return float64 scores of int64 arrays of one shape, for as many images as the fitted runs that saw most."""
+        return np.asarray(self.cost_score(params, macs) + self.shape_score(family, blocks))
+
+    def cost_score(self, params: Any, macs: Any) -> Any:
+        """Return the part of `score` that grows with counts, ints or int64 arrays of one shape."""
+        return self.params * np.log2(params) + self.macs * np.log2(macs)
+
+    def shape_score(self, family: str, blocks: np.ndarray) -> np.ndarray:
+        """Return the part of `score` that follows from family and depth, for int64 arrays."""
         depth = np.log2(blocks)
-        found: np.ndarray = self.params * np.log2(params) + self.macs * np.log2(macs)
-        found += self.depth * depth + self.depth_squared * depth**2 + self.families.get(family, 0.0)
-        return found
+        return np.asarray(self.depth * depth + self.depth_squared * depth**2 + self.families.get(family, 0.0))
 
     def accuracy(self, score: float, images: float = 1.0) -> float:
         """Return the accuracy that a score stands for after `images` times as many images."""
