@@ -1,7 +1,7 @@
 # One line a target; PYTHON may name another interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
-RELIABILITY = OMP_NUM_THREADS=1 $(BIN)/python reliability/run.py --out results/reliability.json
+RELIABILITY = OMP_NUM_THREADS=1 $(BIN)/python reliability/run.py --jobs 2 --out results/reliability.json
 PYTEST ?= -n 2 --dist worksteal
 
 .PHONY: demo test check bench reliability reliability-full clean

@@ -1,6 +1,6 @@
 """Prove that a run is never lost: kills, failing calls, power cuts, corruptions, owners, planted faults; docs/reliability.md.
 
-Usage: python reliability/run.py [--share 0.1] [--only NAME ...] [--out results/reliability.json] [--minutes M]
+Usage: python reliability/run.py [--share 0.1] [--only NAME ...] [--out results/reliability.json] [--jobs N] [--minutes M]
 A share of the counts, from a tenth on at least one round of each class. What is done is noted in .reliability/NAME.jsonl and
 counted by the next visit, as long as the code under proof and the check are the same. Exit code 1 where a round failed.
 """
@@ -11,10 +11,12 @@ import hashlib
 import json
 import math
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,16 @@ FILES = {  # what each check is made of
     "ranks": ("ranks",),
     "faults": ("faults", "calls", "watch", "writers", "powercuts", "disk", "corruptions", "owners"),
 }
+LONGEST = [
+    "errors",
+    "ranks",
+    "faults",
+    "kills",
+    "calls",
+    "owners",
+    "corruptions",
+    "powercuts",
+]  # first: two end together
 SHARED = ("figure", "forks", "tiny")  # files that every check stands on
 SHOWN = 5  # problems of a figure that go into the JSON
 
@@ -67,6 +79,8 @@ def main(words: Sequence[str] | None = None) -> int:
         tiny.prepare(base)
         deadline = time.monotonic() + a.minutes * 60
         asked = a.only or list(FIGURES)
+        if a.jobs > 1:
+            side_by_side(a, asked, deadline)
         named = FIGURES if a.out else asked  # the file keeps what other visits did
         values = [visit(name, a.share if name in asked else 0.0, base, a.work, deadline) for name in named]
     finally:
@@ -77,6 +91,18 @@ def main(words: Sequence[str] | None = None) -> int:
         a.out.write_text(json.dumps(value, indent=2) + "\n")
     print(json.dumps(value, indent=2))
     return int(value["value"] > 0)
+
+
+def side_by_side(a: argparse.Namespace, names: Sequence[str], deadline: float) -> None:
+    """Run the rounds of these figures, each in a process of its own, `a.jobs` at once; their ledgers keep what came out."""
+
+    def one(name: str) -> None:
+        left = max(0.0, deadline - time.monotonic()) / 60
+        words = ["--share", f"{a.share}", "--only", name, "--work", str(a.work), "--minutes", f"{left}"]
+        subprocess.run([sys.executable, __file__, *words], stdout=subprocess.DEVNULL)  # a failed round is in its ledger
+
+    with ThreadPoolExecutor(a.jobs) as pool:
+        list(pool.map(one, sorted(names, key=LONGEST.index)))
 
 
 def visit(name: str, share: float, base: Path, work: Path, deadline: float) -> dict[str, Any]:
@@ -182,6 +208,7 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=list(FIGURES), help="these figures only")
     parser.add_argument("--out", type=Path, help="write the JSON there too")
     parser.add_argument("--work", type=Path, default=ROOT / ".reliability", help="where the ledgers lie")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="figures at once, each a process (default 1)")
     parser.add_argument("--minutes", type=float, default=1e6, help="begin no round after these")
     return parser.parse_args(words)
 

@@ -21,6 +21,7 @@ from resfit.cli import main
 from resfit.errors import UsageError
 from resfit.models.families import cost
 from resfit.recipefile import load_recipe
+from resfit.study import launch
 from resfit.study.launch import _refuse_foreign, search
 from resfit.study.space import load_space
 from resfit.study.trials import finished, open_study, slot_of
@@ -279,3 +280,52 @@ def test_ray_runs_the_trials_of_a_study(space, digits_npz, tmp_path, capsys, nee
     assert found["winner"]["confirmed"]
     assert [row["n"] for row in found["rows"]] == [2, 2]
     assert "each trial has" in err
+
+
+def test_a_full_disk_under_the_database_is_one_line_and_the_study_goes_on(
+    space, digits_npz, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(launch, "FAULTS", 0)  # a database may be away for a moment; this one stays full
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(disk)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no disk of its own can be mounted: {mounted.stderr.strip()}")
+    space.write_text(
+        SPACE.replace("epochs = 2", "epochs = 1").replace("finalists = 2\nseeds = 2", "finalists = 1\nseeds = 1")
+    )
+    url = f"sqlite:///{disk}/study.db"
+    words = [
+        "search",
+        str(space),
+        "--data",
+        str(digits_npz),
+        "--out",
+        str(tmp_path / "found"),
+        "--storage",
+        url,
+        "--trials",
+    ]
+    try:
+        assert main([*words, "1"]) == 0
+        trials, _ = studies_of(url, space, fingerprint(tmp_path / "found"))
+        before = {slot: trial.values for slot, trial in finished(trials).items()}
+        assert len(before) == 1
+        filler = disk / "filler"
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(512)):
+                pass
+        capsys.readouterr()
+        assert main([*words, "2"]) == 6
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[-1].startswith(f"resfit: {url}: the study's database does not work: ")
+        assert "disk is full" in lines[-1]
+        assert not any("Traceback" in line for line in lines)
+        filler.unlink()
+        assert main([*words, "2"]) == 0
+        trials, _ = studies_of(url, space, fingerprint(tmp_path / "found"))
+        assert before.items() < {slot: trial.values for slot, trial in finished(trials).items()}.items()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -72,7 +72,12 @@ def open_study(
     with guarded(url):
         address = _address(url)
         patience = {"connect_args": {"timeout": 60}} if address.startswith("sqlite") else {"pool_pre_ping": True}
-        storage = _storage(address, patience, beat)
+        try:
+            storage = _storage(address, patience, beat)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                f"{shown(url)}: {error.name} is needed. Install it: pip install 'resfit[search,postgres]'."
+            ) from error
         study = optuna.create_study(
             storage=storage,
             study_name=name,
@@ -98,10 +103,6 @@ def guarded(url: str) -> Iterator[None]:
     """Turn a database's errors into one line."""
     try:
         yield
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"{shown(url)}: {error.name} is needed. Install it: pip install 'resfit[search,postgres]'."
-        ) from error
     except (ArgumentError, NoSuchModuleError) as error:
         raise UsageError(
             f"--storage {shown(url)}: is no address of a database. Write sqlite:///FILE or postgresql://USER@HOST/NAME."

@@ -139,13 +139,14 @@ def listed(rows: dict[int, Row], trial: optuna.Trial) -> Drawn:
 def fill_phase(phase: Phase, images: Images, plan: Plan, most: float = math.inf) -> None:
     """Train until a phase is full, `most` slots have been finished here, or the time is over."""
     objective = partial(_objective, phase, images, plan)
-    try:
-        fill(phase.study, phase.wanted, objective, partial(is_over, plan), plan.beat, most)
-    except Interrupted:
-        if not is_over(plan):
-            raise
-    for slot in finished(phase.study):  # the bundles have the weights, and a pruned trial needs none
-        shutil.rmtree(_place(phase.folder, slot) / "checkpoints", ignore_errors=True)
+    with guarded(plan.storage):
+        try:
+            fill(phase.study, phase.wanted, objective, partial(is_over, plan), plan.beat, most)
+        except Interrupted:
+            if not is_over(plan):
+                raise
+        for slot in finished(phase.study):  # the bundles have the weights, and a pruned trial needs none
+            shutil.rmtree(_place(phase.folder, slot) / "checkpoints", ignore_errors=True)
 
 
 def _place(folder: Path, slot: str) -> Path:
