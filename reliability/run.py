@@ -29,6 +29,7 @@ import kills
 import owners
 import powercuts
 import ranks
+import searches
 import tiny
 from figure import Figure, Round
 
@@ -44,6 +45,7 @@ FIGURES: dict[str, Figure] = {
     "corruptions": corruptions.FIGURE,
     "owners": owners.FIGURE,
     "ranks": ranks.FIGURE,
+    "searches": searches.FIGURE,
     "faults": faults.FIGURE,
 }
 FILES = {  # what each check is made of
@@ -54,11 +56,13 @@ FILES = {  # what each check is made of
     "corruptions": ("corruptions",),
     "owners": ("owners",),
     "ranks": ("ranks",),
+    "searches": ("searches", "kills"),
     "faults": ("faults", "calls", "watch", "writers", "powercuts", "disk", "corruptions", "owners"),
 }
 LONGEST = [
     "errors",
     "ranks",
+    "searches",
     "faults",
     "kills",
     "calls",

@@ -212,9 +212,11 @@ def fill(
         if trial.user_attrs.get(END) not in (*UNCOUNTED, DUPLICATE):
             own.append(slot_of(trial))
 
-    while not holds(finished(study), wanted) and len(own) < most and not is_over():
+    while len(own) < most and not is_over():
         take_up(study, beat)
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if not waiting and holds(finished(study), wanted):
+            return  # not while one waits: two workers queued it, and it ends as the second of its slot
         if not waiting and holds(slots(study), wanted):
             time.sleep(min(POLL, beat))  # others train what is left
             continue
@@ -323,7 +325,7 @@ def _storage(address: str, options: dict[str, Any], beat: int) -> RDBStorage:
             with _quiet():
                 return RDBStorage(address, options, heartbeat_interval=beat, grace_period=GRACE * beat)
         except (IntegrityError, OperationalError, ProgrammingError) as error:
-            if last or "exist" not in str(error):
+            if last or not (isinstance(error, IntegrityError) or "exist" in str(error)):
                 raise
             time.sleep(1)
     raise AssertionError("unreachable")
