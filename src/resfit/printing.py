@@ -163,6 +163,10 @@ def _data_lines(value: dict[str, Any]) -> list[str]:
     if found["pairs"] and without["accuracy"] is not None:
         low, high = without["interval"]
         lines[0] += f"; without them {without['accuracy']:.2%}, 95% {low:.2%} to {high:.2%}, n {without['n']:,}"
+    if found["exact"] + found["near"] > value["n"] / 5:
+        lines.append(
+            "  so many: val overlaps with train, or all these pictures are alike, as digits are: look at the pairs"
+        )
     for pair in found["pairs"][:5]:
         other = "" if pair["same_label"] else ", with another label"
         lines.append(f"  {pair['val']} is like {pair['train']} of train, distance {pair['distance']:.3f}{other}")

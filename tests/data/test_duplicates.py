@@ -54,7 +54,7 @@ def test_planted_duplicates_are_found_and_nothing_else(crops):
     pairs = dict(zip(found.queries.tolist(), found.references.tolist(), strict=True))
     assert all(truth.get(query) == reference for query, reference in pairs.items())
     missed = {KINDS[i % 7] for i in truth if i not in pairs}
-    assert missed <= {"cropped"}  # texture of a pixel or two does not survive it
+    assert missed <= {"moved"}  # of a fine texture: its coarse picture changes too
     by_query = dict(zip(found.queries.tolist(), found.distances.tolist(), strict=True))
     assert {query for query, distance in by_query.items() if distance == 0} == set(range(0, 35, 7))
     assert all(0 < by_query[i] <= NEAR for i in range(2, 35, 7))  # mirrored alone is near, however exact

@@ -40,7 +40,7 @@ def find_duplicates(queries: Images, references: Images) -> Duplicates:
 
     A distance is 1 minus the mean of two correlations, of pixels and of their differences to the right and below; the query
     may be mirrored and moved by a tenth of its side. One scene taken twice may come as near; plain images, without edges, are
-    near only where they are equal.
+    near only where they are equal. Fine textures moved by more than a pixel may be missed.
     """
     rows, others = _same_pixels(queries, references)
     best = np.full(len(queries), np.inf)

@@ -36,6 +36,7 @@ def evaluate_fully(
     `evaluate`; `say` is told what takes long. Raises UsageError for a refit run, DataError for images that are not the run's.
     """
     run = open_run(path)
+    durable.require_writable(run.folder)  # before minutes of work
     bundle, (train, val) = open_held_out(run, data, device, "train", "val")
     assert train.labels is not None
     assert val.labels is not None
