@@ -46,6 +46,7 @@ ALLOWED["drawing"] = {"errors"}
 ALLOWED["charts"] = {"drawing"}
 ALLOWED["curves"] = {"errors", "durable", "runs", "charts", "drawing"}
 ALLOWED["printing"] = {"budget", "models"}
+ALLOWED["findings"] = {"printing"}
 ALLOWED["verbs"] = set(ALLOWED)
 ALLOWED["cli"] = {"errors", "verbs", ""}
 ALLOWED["__init__"] = set(ALLOWED)

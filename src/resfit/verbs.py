@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resfit import printing
+from resfit import findings, printing
 from resfit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def do_evaluate(a: Arguments) -> int:
         return evaluate_fully(folder, a.data, a.device, _say) if a.full else evaluate(folder, a.data, a.device)
 
     def one_text(value: dict[str, Any]) -> str:
-        return printing.full_text(value) if a.full else printing.score_text(value, "val")
+        return findings.full_text(value) if a.full else printing.score_text(value, "val")
 
     if seed_runs(a.folder):
         value = over_seeds(a.folder, judge)
@@ -232,7 +232,7 @@ def do_compare(a: Arguments) -> int:
     from resfit.evaluation.comparison import compare
 
     value = compare(a.a, a.b)
-    _print(a, value, printing.comparison_text(value))
+    _print(a, value, findings.comparison_text(value))
     return 0
 
 

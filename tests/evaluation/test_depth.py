@@ -14,6 +14,7 @@ from resfit.evaluation.bundle import load_bundle
 from resfit.evaluation.corruptions import CORRUPTIONS, corrupt
 from resfit.evaluation.depth import evaluate_fully
 from resfit.evaluation.holdout import evaluate
+from resfit.findings import full_text
 from resfit.runs import Run, open_run
 from resfit.training.launch import train
 
@@ -142,6 +143,17 @@ def test_the_command_prints_all_parts_and_json(copy, capsys):
     assert main(["evaluate", str(copy.folder), "--full", "--json", "--device", "cpu"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown == {"run": str(copy.folder)} | json.loads(copy.evaluation_file.read_text())
+
+
+def test_hostile_names_cannot_steer_a_terminal(value):
+    bad = "\x1b]0;owned\x07\u202eevil\r"
+    names = [bad, "b", "c"]
+    classes = dict(zip(names, value["classes"].values(), strict=True))
+    row = {"id": bad, "row": 0, "label": 0, "predicted": 1, "confidence": 0.9, "score": 0.1}
+    hostile = value | {"class_names": names, "classes": classes, "mistakes": [row], "suspicious": [row]}
+    shown = full_text(hostile)
+    assert "evil" in shown
+    assert not set("\x1b\x07\u202e\r") & set(shown)
 
 
 def test_mistakes_are_one_line_and_write_nothing(copy, digits_npz, digit_arrays, tmp_path, capsys):
