@@ -46,6 +46,7 @@ ALLOWED["drawing"] = {"errors"}
 ALLOWED["charts"] = {"drawing"}
 ALLOWED["curves"] = {"errors", "durable", "runs", "charts", "drawing"}
 ALLOWED["printing"] = {"budget", "models"}
+ALLOWED["findings"] = {"printing"}
 ALLOWED["verbs"] = set(ALLOWED)
 ALLOWED["cli"] = {"errors", "verbs", ""}
 ALLOWED["__init__"] = set(ALLOWED)
@@ -88,6 +89,8 @@ def test_models_and_data_do_not_know_each_other():
         "from resfit.cli import main; main(['cost', 'r5', '--layers'])",
         "import resfit.cli, resfit.verbs, resfit.printing, resfit.curves",
         "import resfit.shipping.runtime",
+        "import resfit.evaluation.comparison, resfit.evaluation.corruptions, resfit.data.duplicates",
+        "import resfit.evaluation.calibration, resfit.evaluation.selective, resfit.evaluation.labels",
         "import resfit.runs, resfit.budget, resfit.plugins, resfit.evaluation.metrics",
     ],
 )

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from resfit.estimator import Classifier
     from resfit.evaluation.answers import predict
     from resfit.evaluation.bundle import load_bundle as load
+    from resfit.evaluation.comparison import compare
+    from resfit.evaluation.depth import evaluate_fully
     from resfit.evaluation.holdout import evaluate, test
     from resfit.models.families import build, cost
     from resfit.models.networks import network
@@ -33,10 +35,12 @@ _HOMES = {
     "ModelSpec": "resfit.models.spec:ModelSpec",
     "Recipe": "resfit.recipe:Recipe",
     "build": "resfit.models.families:build",
+    "compare": "resfit.evaluation.comparison:compare",
     "cost": "resfit.models.families:cost",
     "design": "resfit.solver.exact:design",
     "draw_curves": "resfit.curves:draw_curves",
     "evaluate": "resfit.evaluation.holdout:evaluate",
+    "evaluate_fully": "resfit.evaluation.depth:evaluate_fully",
     "export": "resfit.shipping.export:export",
     "load": "resfit.evaluation.bundle:load_bundle",
     "load_recipe": "resfit.recipefile:load_recipe",
@@ -56,10 +60,12 @@ __all__ = [
     "ModelSpec",
     "Recipe",
     "build",
+    "compare",
     "cost",
     "design",
     "draw_curves",
     "evaluate",
+    "evaluate_fully",
     "export",
     "load",
     "load_recipe",

@@ -189,6 +189,11 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
 
     p = verb("evaluate", verbs.do_evaluate, "Score a run on its validation split.")
     p.add_argument("folder", metavar="RUN")
+    p.add_argument(
+        "--full",
+        action="store_true",
+        help="mistakes, calibration, corruptions, duplicates, labels too; writes RUN/evaluation.json",
+    )
     p.add_argument("--data", metavar="PATH", help="where the images are now, if they moved")
     _device(p)
 
@@ -197,6 +202,10 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     p.add_argument("--data", metavar="PATH", help="where the images are now, if they moved")
     p.add_argument("--again", action="store_true", help="open the test split again; the ledger counts it")
     _device(p)
+
+    p = verb("compare", verbs.do_compare, "Say whether run A is better than run B on the same validation images.")
+    p.add_argument("a", metavar="A", help="a finished run, or a parent of --seeds")
+    p.add_argument("b", metavar="B", help="another one, on the same validation images")
 
     p = verb("predict", verbs.do_predict, "Predict images with one or several runs (their probabilities are averaged).")
     p.add_argument("words", nargs="+", metavar="RUN [RUN ...] PATH [PATH ...]", help="runs first, then images")

@@ -67,6 +67,16 @@ class Run:
         return self.folder / "test.json"
 
     @property
+    def predictions_file(self) -> Path:
+        """What the chosen weights say of the validation split: probs, labels, keys; of a refit run there is none."""
+        return self.folder / "predictions" / "val.npz"
+
+    @property
+    def evaluation_file(self) -> Path:
+        """What `evaluate --full` found on the validation split, JSON."""
+        return self.folder / "evaluation.json"
+
+    @property
     def info(self) -> dict[str, Any]:
         """The content of run.json."""
         return _read_json(self.info_file)

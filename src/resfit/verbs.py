@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resfit import printing
+from resfit import findings, printing
 from resfit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -184,16 +184,24 @@ def _print_run(a: Arguments, run: "Run") -> None:
 
 
 def do_evaluate(a: Arguments) -> int:
-    """Print a run's score on its validation split, or each seed's and their mean."""
+    """Print a run's score on its validation split, or each seed's and their mean; with --full all that the split tells."""
+    from resfit.evaluation.depth import evaluate_fully
     from resfit.evaluation.holdout import evaluate, over_seeds
     from resfit.runs import seed_runs
 
+    def judge(folder: str | Path) -> dict[str, Any]:
+        return evaluate_fully(folder, a.data, a.device, _say) if a.full else evaluate(folder, a.data, a.device)
+
+    def one_text(value: dict[str, Any]) -> str:
+        return findings.full_text(value) if a.full else printing.score_text(value, "val")
+
     if seed_runs(a.folder):
-        value = over_seeds(a.folder, lambda folder: evaluate(folder, a.data, a.device))
-        text = printing.each_seed_text(value, "val")
+        value = over_seeds(a.folder, judge)
+        fully = [f"{seed['run']}\n{one_text(seed)}\n" for seed in value["seeds"]] if a.full else []
+        text = "\n".join([*fully, printing.each_seed_text(value, "val")])
     else:
-        value = evaluate(a.folder, a.data, a.device)
-        text = printing.score_text(value, "val")
+        value = judge(a.folder)
+        text = one_text(value)
     _print(a, {"run": a.folder, "split": "val", **value}, text)
     return 0
 
@@ -216,6 +224,15 @@ def do_test(a: Arguments) -> int:
         value = judge(a.folder)
         text = printing.receipt_text(value)
     _print(a, {"run": a.folder, **value}, text)
+    return 0
+
+
+def do_compare(a: Arguments) -> int:
+    """Print whether one run is better than another, with the interval."""
+    from resfit.evaluation.comparison import compare
+
+    value = compare(a.a, a.b)
+    _print(a, value, findings.comparison_text(value))
     return 0
 
 

@@ -5,11 +5,11 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from resfit import durable
 from resfit.data.images import ImageSet
-from resfit.data.sources import load_split
+from resfit.data.sources import load_split, load_splits
 from resfit.errors import DataError, ResourceError, UsageError
 from resfit.evaluation.bundle import Bundle, load_bundle
 from resfit.evaluation.metrics import mean_interval, score
@@ -22,14 +22,30 @@ def evaluate(path: str | Path, data: str | Path | None = None, device: str = "au
     `data` says where the images are now, if not where training found them. Raises UsageError for a refit run.
     """
     run = open_run(path)
+    bundle, (val,) = open_held_out(run, data, device, "val")
+    return _score(bundle, val) | how_scored(run)
+
+
+def open_held_out(
+    run: Run, data: str | Path | None, device: str, *splits: Literal["train", "val"]
+) -> tuple[Bundle, list[ImageSet]]:
+    """Return a run's bundle and splits of its images, checked to be the run's own.
+
+    Raises UsageError for a refit run, which holds nothing out, and DataError for other images.
+    """
     info = run.info
     if info["refit"]:
         raise UsageError(f"{run.folder}: was refit on train + val, so nothing is held out. Use `resfit test`.")
     bundle = load_bundle(run.folder, device)
-    val = load_split(find_source(run, data), "val", bundle.rule, run.recipe.data.val_fraction)
-    if val.fingerprint != info["data"]["val"]:
-        raise DataError(f"{val.source}: its validation split is not the one the run chose on. Name the run's own data.")
-    return _score(bundle, val) | _how(run)
+    found = load_splits(find_source(run, data), splits, bundle.rule, run.recipe.data.val_fraction)
+    roles = {"train": "trained", "val": "chose"}
+    for name, images in zip(splits, found, strict=True):
+        if images.fingerprint != info["data"][name]:
+            what = "validation" if name == "val" else "training"
+            raise DataError(
+                f"{images.source}: its {what} split is not the one the run {roles[name]} on. Name the run's own data."
+            )
+    return bundle, found
 
 
 def test(path: str | Path, data: str | Path | None = None, device: str = "auto", again: bool = False) -> dict[str, Any]:
@@ -43,7 +59,7 @@ def test(path: str | Path, data: str | Path | None = None, device: str = "auto",
         receipt: dict[str, Any] = json.loads(run.receipt_file.read_text())
         return receipt | {"reopened": False}
     bundle = load_bundle(run.folder, device)
-    how, info, fraction = _how(run), run.info, run.recipe.data.val_fraction
+    how, info, fraction = how_scored(run), run.info, run.recipe.data.val_fraction
     if info["source"] is not None:  # else no source holds what it was trained on
         train = load_split(find_source(run, data), "trainval" if info["refit"] else "train", bundle.rule, fraction)
         if train.fingerprint != info["data"]["train"]:
@@ -79,7 +95,7 @@ def over_seeds(path: str | Path, judge: Callable[[Path], dict[str, Any]]) -> dic
             f"{path}: its seeds have not all finished. Give the same train command again with --out {path}."
         )
     for run in runs:
-        _how(run)
+        how_scored(run)
     seeds = [{"run": str(run.folder), **judge(run.folder)} for run in runs]
     return {"accuracy": mean_interval([seed["accuracy"] for seed in seeds]), "seeds": seeds}
 
@@ -109,7 +125,7 @@ def state_folder() -> Path:
     return (Path(home) if home else Path.home() / ".local" / "state") / "resfit"
 
 
-def _how(run: Run) -> dict[str, Any]:
+def how_scored(run: Run) -> dict[str, Any]:
     """Return what every accuracy must say of itself: training images, how the weights were chosen, views a prediction."""
     summary = {"tta_below": 1.0} | run.summary  # older runs do not say
     return {name: summary[name] for name in ("train_images", "weights", "tta_views", "tta_below")}

@@ -40,7 +40,7 @@ def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val
         val = score(logits, val_set.labels, val_set.class_names)
         buffer = io.BytesIO()
         np.savez(buffer, probs=softmax(logits), labels=val_set.labels, keys=val_set.keys)
-        durable.write_bytes(run.folder / "predictions" / "val.npz", buffer.getvalue())
+        durable.write_bytes(run.predictions_file, buffer.getvalue())
     rows, info = run.metrics, run.info
     train_seconds = sum(row["train_seconds"] for row in rows)
     summary: dict[str, Any] = {
