@@ -223,7 +223,9 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
 
     p = verb("serve", verbs.do_serve, "Answer images over HTTP, with a page to drop them on, until Ctrl-C.")
     p.add_argument("folder", metavar="RUN|BUNDLE", help="an exported run, its bundle, or an exported .onnx file")
-    p.add_argument("--host", default="127.0.0.1", help="the address to listen at (default 127.0.0.1: this machine only)")
+    p.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen at (default 127.0.0.1: this machine only)"
+    )
     p.add_argument("--port", type=int, default=8000, metavar="N", help="the port (default 8000; 0: any free one)")
     p.add_argument("--max-bytes", metavar="SIZE", help="a request's most bytes (default 16.8M)")
     p.add_argument("--max-pixels", metavar="SIZE", help="its images' most pixels together (default 33.6M)")

@@ -26,7 +26,11 @@ from resfit.shipping.runtime import OnnxBundle
 BATCH = 32  # images computed at once
 DECODERS = 2  # threads
 TOP = 5  # classes of an answer
-PAGE = {"/": ("index.html", "text/html"), "/page.js": ("page.js", "text/javascript"), "/page.css": ("page.css", "text/css")}
+PAGE = {
+    "/": ("index.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
 PATHS = ("/predict", "/healthz", "/metrics", "/metadata", "/openapi.json", *PAGE)
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -73,7 +77,10 @@ def make_app(bundle: OnnxBundle, facts: dict[str, Any], limits: Limits, loopback
         loop = asyncio.get_running_loop()
         work = partial(decode_uploads, uploads, bundle.rule, limits)
         pixels = await loop.run_in_executor(small, work, False)
-        return await loop.run_in_executor(large, work, True) if pixels is None else pixels  # type: ignore[return-value]
+        if pixels is None:
+            pixels = await loop.run_in_executor(large, work, True)
+        assert pixels is not None
+        return pixels
 
     @app.post("/predict", response_model=None, openapi_extra=REQUEST)
     async def predict(request: Request) -> Response:
@@ -117,8 +124,9 @@ def make_app(bundle: OnnxBundle, facts: dict[str, Any], limits: Limits, loopback
         content = files("resfit.shipping").joinpath("page", file).read_bytes()
         app.add_route(path, _static(content, kind), include_in_schema=False)  # HEAD too
 
-    for kind in (HTTPException, Refused, Exception):
-        app.add_exception_handler(kind, _refuse)
+    errors: tuple[type[Exception], ...] = (HTTPException, Refused, Exception)
+    for error in errors:
+        app.add_exception_handler(error, _refuse)
     app.add_middleware(Guard, counts=counts, loopback=loopback)
     return app
 
@@ -186,6 +194,7 @@ class Guard:
         self.app, self.counts, self.loopback = app, counts, loopback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""Batches across requests: what waits while ONNX Runtime is at work is answered together, by the one thread that it is called from.
+"""Batches across requests: what waits while ONNX Runtime is at work is answered together, by the one thread that calls it.
 
 Nothing waits for a batch to fill: under load the queue fills by itself while the batch before is computed, and without load
 an image alone is answered at once (results/serve_load.json has the waits that were tried).
@@ -44,7 +44,7 @@ class Batcher:
         """Return probs (n, K) of images (n, 3, S, S) uint8; raises Full at once where the queue has no room for them."""
         if self.waiting and self.waiting + len(images) > self.room:
             raise Full
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         self.queue.append((images, future))
         self.waiting += len(images)
         self.filled.set()
@@ -78,7 +78,8 @@ class Batcher:
 
     def _take(self) -> list[tuple[np.ndarray, "asyncio.Future[np.ndarray]"]]:
         """Return the first of the queue up to `most` images, those left out that nobody waits for any more."""
-        batch, count = [], 0
+        batch: list[tuple[np.ndarray, asyncio.Future[np.ndarray]]] = []
+        count = 0
         while self.queue and (not batch or count + len(self.queue[0][0]) <= self.most):
             images, future = self.queue.popleft()
             self.waiting -= len(images)

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with the limits that it lacks: on the time a request's head may take, on slow readers, on connections.
+"""uvicorn's HTTP protocol with limits that it lacks: the time a request's head may take, slow readers, connections.
 
 A connection that has sent no whole head within the time is closed, and so is one that does not read its answer. Where there
 are too many, the one that has waited longest without a request makes room, so that idle ones cannot keep others out.

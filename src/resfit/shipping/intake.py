@@ -1,4 +1,4 @@
-"""What a request brings, within limits: its body's bytes as they stream, the images in it, their pixels before any is decoded."""
+"""What a request brings, within limits: the body's bytes as they stream, its images, their pixels before any is decoded."""
 
 import asyncio
 import struct
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from resfit.data.decode import count_pixels, decode
 from resfit.data.images import PixelRule
@@ -127,7 +127,9 @@ def decode_uploads(uploads: Sequence[Upload], rule: PixelRule, limits: Limits, l
     names = [_name(uploads, place) for place in range(len(uploads))]
     try:
         for name, upload in zip(names, uploads, strict=True):
-            if upload.data[:2] == b"\xff\xd8" and upload.data.count(b"\xff\xda") > SCANS:  # a pixel's 255 is followed by 0
+            if (
+                upload.data[:2] == b"\xff\xd8" and upload.data.count(b"\xff\xda") > SCANS
+            ):  # a pixel's 255 is followed by 0
                 raise Refused(422, f"{name}: a JPEG of more than {SCANS} scans. Save it anew")
             total += count_pixels(upload.data, name)
             if total > limits.pixels:

@@ -14,7 +14,12 @@ import numpy as np
 from resfit.errors import MissingExtraError, ResourceError, UsageError
 from resfit.shipping.runtime import OnnxBundle, load_onnx
 
-NEEDS = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart", "onnxruntime": "onnxruntime"}
+NEEDS = {
+    "fastapi": "fastapi",
+    "uvicorn": "uvicorn",
+    "python_multipart": "python-multipart",
+    "onnxruntime": "onnxruntime",
+}
 GRACE = 10  # seconds for what is being answered when a signal comes
 
 
@@ -30,8 +35,8 @@ def serve(
 ) -> None:
     """Answer images over HTTP by the model.onnx of a run or bundle folder, or an exported .onnx file, until a signal comes.
 
-    `port` 0 is any free one. `ready` is called with the address and the model's facts once connections are accepted. `max_bytes`
-    of a request's body, `max_pixels` of its images together, and `read_seconds` for it to arrive replace `intake.Limits`.
+    `port` 0 is any free one. `ready` is called with the address and the model's facts once connections are accepted.
+    `max_bytes` of a request's body, `max_pixels` of its images together, and `read_seconds` for it to arrive replace `intake.Limits`.
     Raises UsageError without a model.onnx, ResourceError where the address cannot be taken, MissingExtraError.
     """
     for module, name in NEEDS.items():
@@ -43,13 +48,15 @@ def serve(
     from resfit.shipping.connections import limited
     from resfit.shipping.intake import Limits
 
-    given = {"bytes": max_bytes, "pixels": max_pixels, "read_seconds": read_seconds}
+    given: dict[str, Any] = {"bytes": max_bytes, "pixels": max_pixels, "read_seconds": read_seconds}
     limits = Limits(**{key: value for key, value in given.items() if value is not None})
     bundle = _load(Path(path))
     size = bundle.rule.size
     facts = describe(bundle, Path(path))
     listener, loopback = _listen(host, port)
-    bundle.logits(np.zeros((BATCH, 3, size, size), np.uint8))  # memory for the largest batch is taken now, not under load
+    bundle.logits(
+        np.zeros((BATCH, 3, size, size), np.uint8)
+    )  # memory for the largest batch is taken now, not under load
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # a warning a bad request would fill a log
     config = uvicorn.Config(
         make_app(bundle, facts, limits, loopback),
@@ -68,13 +75,29 @@ def serve(
 
 
 def describe(bundle: OnnxBundle, path: Path) -> dict[str, Any]:
-    """Return what /metadata says: name, classes, spec, cost, preprocessing, parity, and the bundle's README.md if it has one."""
+    """Return what /metadata says: name, classes, spec, cost, preprocessing, parity, and the bundle's README.md, if any."""
     config = bundle.config
-    keys = ("precision", "spec", "params", "macs", "preprocessing", "tta", "tta_below", "parity", "weights_sha256", "version")
+    keys = (
+        "precision",
+        "spec",
+        "params",
+        "macs",
+        "preprocessing",
+        "tta",
+        "tta_below",
+        "parity",
+        "weights_sha256",
+        "version",
+    )
     places = [path / "README.md", path / "bundle" / "README.md"]
     card = next((place.read_text(errors="replace") for place in places if place.is_file()), None)
     name = config.get("name") or path.absolute().name
-    return {"name": str(name), "classes": list(bundle.class_names), **{key: config.get(key) for key in keys}, "card": card}
+    return {
+        "name": str(name),
+        "classes": list(bundle.class_names),
+        **{key: config.get(key) for key in keys},
+        "card": card,
+    }
 
 
 def _load(path: Path) -> OnnxBundle:
@@ -100,7 +123,7 @@ def _listen(host: str, port: int) -> tuple[socket.socket, bool]:
     except (OSError, UnicodeError) as error:  # UnicodeError: a name that no name server could know
         reason = getattr(error, "strerror", None) or str(error)
         raise ResourceError(f"{where}: cannot be listened at: {reason}. Choose another --host or --port.") from error
-    return listener, ipaddress.ip_address(place[0].partition("%")[0]).is_loopback
+    return listener, ipaddress.ip_address(str(place[0]).partition("%")[0]).is_loopback
 
 
 def _address(listener: socket.socket) -> str:
