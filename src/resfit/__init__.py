@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from resfit.recipe import Recipe
     from resfit.recipefile import load_recipe
     from resfit.shipping.export import export
+    from resfit.shipping.server import serve
     from resfit.solver.exact import design
     from resfit.study.launch import search
     from resfit.training.launch import resume, train
@@ -38,6 +39,7 @@ _HOMES = {
     "draw_curves": "resfit.curves:draw_curves",
     "evaluate": "resfit.evaluation.holdout:evaluate",
     "export": "resfit.shipping.export:export",
+    "serve": "resfit.shipping.server:serve",
     "load": "resfit.evaluation.bundle:load_bundle",
     "load_recipe": "resfit.recipefile:load_recipe",
     "network": "resfit.models.networks:network",
@@ -68,6 +70,7 @@ __all__ = [
     "reproduce",
     "resume",
     "search",
+    "serve",
     "test",
     "train",
     "train_seeds",

@@ -1,5 +1,6 @@
 """`serve`: a bundle behind HTTP, in one process, by ONNX Runtime; torch is neither needed nor imported."""
 
+import contextlib
 import importlib.util
 import ipaddress
 import logging
@@ -36,8 +37,9 @@ def serve(
     """Answer images over HTTP by the model.onnx of a run or bundle folder, or an exported .onnx file, until a signal comes.
 
     `port` 0 is any free one. `ready` is called with the address and the model's facts once connections are accepted.
-    `max_bytes` of a request's body, `max_pixels` of its images together, and `read_seconds` for it to arrive replace `intake.Limits`.
-    Raises UsageError without a model.onnx, ResourceError where the address cannot be taken, MissingExtraError.
+    `max_bytes` of a request's body, `max_pixels` of its images together, and `read_seconds` for it to arrive replace those
+    of `intake.Limits`. Raises UsageError without a model.onnx, ResourceError where the address cannot be taken,
+    MissingExtraError.
     """
     for module, name in NEEDS.items():
         if importlib.util.find_spec(module) is None:
@@ -113,16 +115,20 @@ def _listen(host: str, port: int) -> tuple[socket.socket, bool]:
     if not host:
         raise UsageError("--host: is empty. Take 127.0.0.1, or 0.0.0.0 for every network this machine is in.")
     where = f"{host}:{port}"
-    try:
-        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        if os.name == "posix":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(place)
-        listener.listen(2048)
-    except (OSError, UnicodeError) as error:  # UnicodeError: a name that no name server could know
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ResourceError(f"{where}: cannot be listened at: {reason}. Choose another --host or --port.") from error
+    with contextlib.ExitStack() as stack:
+        try:
+            family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+            listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            if os.name == "posix":
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(place)
+            listener.listen(2048)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that no name server could know
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ResourceError(
+                f"{where}: cannot be listened at: {reason}. Choose another --host or --port."
+            ) from error
+        stack.pop_all()
     return listener, ipaddress.ip_address(str(place[0]).partition("%")[0]).is_loopback
 
 
