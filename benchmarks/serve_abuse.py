@@ -96,6 +96,27 @@ def many_scans(image: bytes) -> bytes:
     return data[:last] + 200 * data[last:-2] + data[-2:]
 
 
+TEXTS = (
+    b"<html>",
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+    b"%PDF-1.7\n",
+    b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    b"{}",
+    *(b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff", b"BM", b"II*\x00", b"RIFF\x00\x00\x00\x00WEBP"),
+)
+METHODS = ("GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "FOO")
+BOUNDARIES = ("multipart/form-data; boundary=", "multipart/form-data; boundary=\x01", "multipart/" + "x" * 3000)
+FORMS = (
+    b"--x--\r\n",
+    b"--x\r\n\r\n\r\n--x--\r\n",
+    b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\ntext\r\n--x--\r\n",
+)
+NOT_HTTP = (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"\x00" * 40, b"SSH-2.0-x\r\n\r\n", b"GET /\r\n\r\n")
+TOPS = ("0", "-1", "x", "1.5", "9" * 30, "%00", "%D9%A3")  # the last an Arabic 3
+LENGTHS = (b"-", b"x", b"1,")
+SIZES = (b"zz\r\n", b"-1\r\n", b"\r\n", b"f" * 40 + b"\r\n")
+
+
 def kinds(rng: random.Random, image: bytes, bomb: bytes) -> list[Callable[[], Bad]]:
     """Return what makes each kind, new at each call."""
     pick, junk = rng.choice, rng.randbytes
@@ -119,7 +140,6 @@ def kinds(rng: random.Random, image: bytes, bomb: bytes) -> list[Callable[[], Ba
         "/..%5c..%5c",
         "/" + "a" * 4000,
     )
-    texts = (b"<html>", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"%PDF-1.7\n", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"{}", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff", b"BM", b"II*\x00", b"RIFF\x00\x00\x00\x00WEBP")  # fmt: skip
     boundary = "multipart/form-data; boundary=x"
     part = b"--x\r\nContent-Disposition: form-data; name=f; filename=a.jpg\r\n\r\n"
 
@@ -145,39 +165,47 @@ def kinds(rng: random.Random, image: bytes, bomb: bytes) -> list[Callable[[], Ba
         lambda: Bad("length too long", post(image, length=len(image) + rng.randint(1, 999)), (408,)),
         lambda: Bad("gone halfway", post(image, length=len(image) + 99), (CLOSED,), half_close=True),
         lambda: Bad("length too short", post(image, length=rng.randint(1, 200)), (422,)),
-        lambda: Bad("length no number", post(image).replace(b"Content-Length: ", b"Content-Length: " + pick([b"-", b"x", b"1,"])), (400,)),
+        lambda: Bad(
+            "length no number", post(image).replace(b"Content-Length: ", b"Content-Length: " + pick(LENGTHS)), (400,)
+        ),
         lambda: Bad("two lengths", post(image, head="Content-Length: 3\r\n"), (400,)),
         lambda: Bad("chunks without end", chunked(image), (408,)),
-        lambda: Bad("chunk's size wrong", chunked() + pick([b"zz\r\n", b"-1\r\n", b"\r\n", b"f" * 40 + b"\r\n"]), (400,)),
+        lambda: Bad("chunk's size wrong", chunked() + pick(SIZES), (400,)),
         lambda: Bad("chunked and length", chunked(junk(9), head="Content-Length: 4\r\n") + b"0\r\n\r\n", (400, 422)),
-        lambda: Bad("not an image", post(pick(texts) + junk(rng.randint(0, 300))), (422,)),
+        lambda: Bad("not an image", post(pick(TEXTS) + junk(rng.randint(0, 300))), (422,)),
         lambda: Bad("random bytes", post(junk(rng.randint(1, 5000))), (422,)),
         lambda: Bad("truncated", post(image[: rng.randint(3, len(image) * 3 // 4)]), (422,)),
-        lambda: Bad("size only said", post(claimed_png(rng.randint(6000, 10**6), rng.randint(6000, 10**6))), (413, 422)),
+        lambda: Bad(
+            "size only said", post(claimed_png(rng.randint(6000, 10**6), rng.randint(6000, 10**6))), (413, 422)
+        ),
         lambda: Bad("bomb", post(bomb), (413,)),
         lambda: Bad("many scans", post(many_scans(image)), (422,)),
         lambda: Bad("path", f"GET {pick(paths)} HTTP/1.1\r\n{host}\r\n".encode(), (404,)),
-        lambda: Bad("method", f"{pick(['GET', 'PUT', 'DELETE', 'PATCH', 'OPTIONS', 'TRACE', 'FOO'])} /predict HTTP/1.1\r\n{host}\r\n".encode(), (405,)),
+        lambda: Bad("method", f"{pick(METHODS)} /predict HTTP/1.1\r\n{host}\r\n".encode(), (405,)),
         lambda: Bad("method", post(image, path=pick(["/", "/healthz", "/metrics", "/metadata", "/page.js"])), (405,)),
         lambda: Bad("empty", post(b""), (400,)),
         lambda: Bad("empty file", post(part + b"\r\n--x--\r\n", boundary), (422,)),
         tricky,
         one_bad,
         lambda: form_of(image, "multipart/form-data"),
-        lambda: form_of(image, pick(["multipart/form-data; boundary=", "multipart/form-data; boundary=\x01", "multipart/" + "x" * 3000])),
+        lambda: form_of(image, pick(BOUNDARIES)),
         lambda: form_of(junk(300)),
         lambda: form_of(part + image),
-        lambda: form_of(pick([b"--x--\r\n", b"--x\r\n\r\n\r\n--x--\r\n", b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\ntext\r\n--x--\r\n"])),
+        lambda: form_of(pick(FORMS)),
         lambda: form_of(100 * (part + image[:50] + b"\r\n") + b"--x--\r\n"),
         lambda: form_of(b"--x\r\n" + b"A: b\r\n" * 20_000 + b"\r\n\r\n--x--\r\n"),
         lambda: form_of(b"\r\n" * 200_000 + part),
-        lambda: Bad("header flood", to.encode() + host.encode() + b"X: y\r\n" * rng.randint(20_000, 60_000), (400, 431)),
-        lambda: Bad("long header", to.encode() + host.encode() + b"X: " + b"y" * rng.randint(70_000, 300_000), (400, 431)),
-        lambda: Bad("not HTTP", pick([b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"\x00" * 40, b"SSH-2.0-x\r\n\r\n", b"GET /\r\n\r\n"]) + b"\r\n\r\n", (400,)),
+        lambda: Bad(
+            "header flood", to.encode() + host.encode() + b"X: y\r\n" * rng.randint(20_000, 60_000), (400, 431)
+        ),
+        lambda: Bad(
+            "long header", to.encode() + host.encode() + b"X: " + b"y" * rng.randint(70_000, 300_000), (400, 431)
+        ),
+        lambda: Bad("not HTTP", pick(NOT_HTTP) + b"\r\n\r\n", (400,)),
         lambda: Bad("foreign host", post(image).replace(b"Host: localhost", b"Host: evil.example"), (403,)),
         lambda: Bad("foreign page", post(image, head="Origin: https://evil.example\r\n"), (403,)),
-        lambda: Bad("top", post(image, path="/predict?top=" + pick(["0", "-1", "x", "1.5", "9" * 30, "%00", "\u0663".encode().hex()])), (400,)),
-    ]  # fmt: skip
+        lambda: Bad("top", post(image, path="/predict?top=" + pick(TOPS)), (400,)),
+    ]
 
 
 async def send(place: tuple[str, int], bad: Bad) -> int:

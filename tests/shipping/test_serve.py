@@ -4,12 +4,14 @@ import asyncio
 import io
 import json
 import re
+import runpy
 import shutil
 import signal
 import socket
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,8 @@ import resfit
 from resfit.cli import main
 from resfit.errors import MissingExtraError, ResourceError
 from resfit.shipping import server as serving_module
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
@@ -307,3 +311,41 @@ def test_a_full_queue_is_503_and_says_when_to_come_back(pictures):
             assert (await ask())[0] == 200
 
     asyncio.run(work())
+
+
+def benchmark(monkeypatch, name: str) -> dict[str, Any]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return runpy.run_path(str(BENCHMARKS / f"{name}.py"))
+
+
+def test_bad_requests_are_refused_in_time_and_good_ones_answered_meanwhile(shipped, server, pictures, monkeypatch):
+    """A seeded share of what `python benchmarks/serve_abuse.py` sends."""
+    script = benchmark(monkeypatch, "serve_abuse")
+    image = (pictures / "photo.jpg").read_bytes()
+    with server["serving"](shipped, *script["WORDS"]) as (address, process):
+        expected = server["ask"](address, body=image)[2]["predictions"][0]
+        outcome = asyncio.run(script["abuse"](address, image, expected, 168, seed=1))
+        assert outcome.wrong == []
+        assert outcome.good_wrong == []
+        assert outcome.good > 10
+        assert sum(outcome.statuses.values()) == 168
+        metrics = read_metrics(server["ask"](address, "/metrics", method="GET")[2].decode())
+        assert not [name for name in metrics if 'code="5' in name]
+        process.terminate()
+        assert len(process.communicate()[1].splitlines()) == 1  # nothing of it fills a log
+
+
+def test_under_load_every_answer_is_right(shipped, server, pictures, monkeypatch, need):
+    """Three seconds of what `python benchmarks/serve_load.py` does for thirty."""
+    need("wrk")
+    script = benchmark(monkeypatch, "serve_load")
+    files = [file for file in sorted(pictures.iterdir()) if file.suffix in (".jpg", ".png")]
+    with server["serving"](shipped) as (address, process):
+        script["load"](address, files, 1)
+        found = script["check_under_load"](address, process.pid, shipped, files, 3)
+    assert found["wrong"] == []
+    assert found["checked"] > 0
+    assert (found["failed"], found["socket_errors"]) == (0, 0)
+    assert found["refused"] / found["requests"] == pytest.approx(0.1, abs=0.05)
+    assert found["good"] + found["refused"] + found["busy"] == found["requests"]
+    assert abs(found["memory_growth"]) < 0.05

@@ -131,6 +131,8 @@ def test_hostile_names_stay_text(open_page, hostile, photo):
     page.locator("#answers .label").wait_for()
     assert page.locator("#answers .label").text_content() in names
     assert page.locator("#answers .small").first.text_content() == HOSTILE_FILE
+    page.locator("#status", has_text=".jpg: ").wait_for()
+    assert "\u202e" not in page.locator("#status").text_content()
     assert page.locator("img").count() == 1  # the picture that was sent
     assert page.locator("script").count() == 1
     assert page.title() == "<b>name</b> · resfit"

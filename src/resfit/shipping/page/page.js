@@ -15,6 +15,9 @@ function make(tag, text, kind) {
   return element;
 }
 
+// The same for a line that holds more than the name: what is not seen is shown as such.
+const plain = (text) => text.replace(/[\p{Cc}\p{Cf}]/gu, "\ufffd");
+
 const percent = (score) => (100 * score).toFixed(score < 0.9995 && score >= 0.0005 ? 1 : 2) + "%";
 
 function table(top) {
@@ -64,10 +67,10 @@ async function classify(file) {
     const answer = await ask(file);
     const times = `${answer.server.toFixed(1)} ms in the server, ${answer.whole.toFixed(1)} ms in all`;
     body.append(make("p", answer.label, "label"), table(answer.top), make("p", times, "small"));
-    return `${file.name}: ${answer.label}, ${percent(answer.score)}`;
+    return plain(`${file.name}: ${answer.label}, ${percent(answer.score)}`);
   } catch (error) {
     body.append(make("p", error.message, "bad"));
-    return `${file.name}: ${error.message}`;
+    return plain(`${file.name}: ${error.message}`);
   }
 }
 
@@ -121,7 +124,7 @@ function fact(name, value) {
 async function describe() {
   const model = await (await fetch("metadata")).json();
   const size = model.preprocessing.size, number = new Intl.NumberFormat("en");
-  document.title = `${model.name} · resfit`;
+  document.title = plain(`${model.name} · resfit`);
   at("name").textContent = model.name;
   at("summary").textContent = `${model.classes.length} classes, ${size}×${size} pixels`;
   at("address").textContent = new URL(".", location.href).href;
