@@ -157,7 +157,7 @@ def kinds(rng: random.Random, image: bytes, bomb: bytes) -> list[Callable[[], Ba
     return [
         lambda: Bad("length too large", post(b"", length=10 ** rng.randint(7, 17)), (413,)),
         lambda: Bad("body too large", post(bytes(MAX_BYTES + 1)), (413,)),
-        lambda: Bad("chunks too large", chunked(*[bytes(2**17)] * 9), (413,)),
+        lambda: Bad("chunks too large", chunked(*[bytes(2**17)] * 9), (413, 408)),
         lambda: Bad("slow head", (to + host)[: rng.randint(0, 30)].encode(), (CLOSED,), b"a"),
         lambda: Bad("slow headers", (to + host).encode(), (CLOSED,), b"X: y\r\n"),
         lambda: Bad("slow body", post(image[:100], length=9999), (408,), b"\xff"),

@@ -88,6 +88,7 @@ def test_models_and_data_do_not_know_each_other():
         "from resfit.cli import main; main(['cost', 'r5', '--layers'])",
         "import resfit.cli, resfit.verbs, resfit.printing, resfit.curves",
         "import resfit.shipping.runtime",
+        "import resfit.shipping.server, resfit.shipping.app, resfit.shipping.connections",
         "import resfit.runs, resfit.budget, resfit.plugins, resfit.evaluation.metrics",
     ],
 )

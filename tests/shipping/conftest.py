@@ -46,7 +46,7 @@ def hostile(tmp_path_factory, shipped):
     (entry,) = [prop for prop in model.metadata_props if prop.key == "resfit"]
     entry.value = json.dumps(json.loads(entry.value) | {"class_names": list(HOSTILE), "name": "<b>name</b>"})
     onnx.save(model, folder / "model.onnx")
-    (folder / "README.md").write_text("# A card\n<script>alert('card')</script>\n")
+    (folder / "README.md").write_text("---\ntags: x\n---\n# A card\n<script>alert('card')</script>\n")
     return folder
 
 

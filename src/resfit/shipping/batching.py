@@ -1,7 +1,7 @@
 """Batches across requests: what waits while ONNX Runtime is at work is answered together, by the one thread that calls it.
 
 Nothing waits for a batch to fill: under load the queue fills by itself while the batch before is computed, and without load
-an image alone is answered at once (results/serve_load.json has the waits that were tried).
+an image alone is answered at once.
 """
 
 import asyncio

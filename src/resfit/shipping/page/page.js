@@ -139,7 +139,7 @@ async function describe() {
   fact("Weights, SHA-256", model.weights_sha256);
   fact("resfit", model.version);
   if (model.card) {
-    at("card").textContent = model.card;
+    at("card").textContent = model.card.replace(/^---\n[^]*?\n---\n/, ""); // but for the front matter
     at("card").hidden = false;
   }
 }
