@@ -53,14 +53,14 @@ class Json(Response):
         return json.dumps(content, allow_nan=False).encode()
 
 
-def make_app(bundle: OnnxBundle, facts: dict[str, Any], limits: Limits, loopback: bool, wait: float = 0.0) -> FastAPI:
+def make_app(bundle: OnnxBundle, facts: dict[str, Any], limits: Limits, loopback: bool) -> FastAPI:
     """Return the application of one network; `facts` are what /metadata says, `name` among them.
 
     With `loopback` only requests that name this machine by a loopback name are answered: a page of another site whose name
     was bound to 127.0.0.1 (DNS rebinding) is not.
     """
     counts, held = Counts(), Held()
-    batcher = Batcher(bundle.probs, BATCH, limits.queue, wait, counts.sizes.add)
+    batcher = Batcher(bundle.probs, BATCH, limits.queue, counts.sizes.add)
     small, large = ThreadPoolExecutor(DECODERS, "resfit-decode"), ThreadPoolExecutor(1, "resfit-large")
 
     @contextlib.asynccontextmanager

@@ -27,14 +27,10 @@ class Batcher:
         answer: Answer,
         most: int,
         room: int,
-        wait: float = 0.0,
         note: Callable[[int], None] | None = None,
     ) -> None:
-        """Answer at most `most` images at once (one request's are kept together), hold `room` at most.
-
-        A batch that is not full waits `wait` seconds for more; `note` is told the size of each batch.
-        """
-        self.answer, self.most, self.room, self.wait, self.note = answer, most, room, wait, note
+        """Answer at most `most` images at once (one request's are kept together), hold `room`; `note` is told each batch's size."""
+        self.answer, self.most, self.room, self.note = answer, most, room, note
         self.queue: deque[tuple[np.ndarray, asyncio.Future[np.ndarray]]] = deque()
         self.waiting = 0  # images in the queue
         self.filled = asyncio.Event()
@@ -55,8 +51,6 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while True:
             await self.filled.wait()
-            if self.wait and self.waiting < self.most:
-                await asyncio.sleep(self.wait)
             batch = self._take()
             if not batch:
                 continue

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from resfit.errors import MissingExtraError, ResourceError, UsageError
+from resfit.machine import default_threads
 from resfit.shipping.runtime import OnnxBundle, load_onnx
 
 NEEDS = {
@@ -59,7 +60,8 @@ def serve(
     bundle.logits(
         np.zeros((BATCH, 3, size, size), np.uint8)
     )  # memory for the largest batch is taken now, not under load
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # a warning a bad request would fill a log
+    for name in ("uvicorn.error", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # a warning a bad request would fill a log
     config = uvicorn.Config(
         make_app(bundle, facts, limits, loopback),
         http=limited(limits.read_seconds, limits.connections),
@@ -105,7 +107,9 @@ def describe(bundle: OnnxBundle, path: Path) -> dict[str, Any]:
 def _load(path: Path) -> OnnxBundle:
     if not path.exists():
         raise UsageError(f"{path}: is not there. Name a finished run, its bundle, or an exported .onnx file.")
-    return load_onnx(path)
+    # a core is left to the requests: ONNX Runtime's threads spin while they wait, and two on two cores took half as much
+    # time again (docs/log.md)
+    return load_onnx(path, max(1, default_threads() - 1))
 
 
 def _listen(host: str, port: int) -> tuple[socket.socket, bool]:
