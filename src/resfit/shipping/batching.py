@@ -29,7 +29,7 @@ class Batcher:
         room: int,
         note: Callable[[int], None] | None = None,
     ) -> None:
-        """Answer at most `most` images at once (one request's are kept together), hold `room`; `note` is told each batch's size."""
+        """Answer at most `most` images at once, a request's together, and hold `room`; `note` is told each batch's size."""
         self.answer, self.most, self.room, self.note = answer, most, room, note
         self.queue: deque[tuple[np.ndarray, asyncio.Future[np.ndarray]]] = deque()
         self.waiting = 0  # images in the queue
