@@ -91,6 +91,7 @@ def test_models_and_data_do_not_know_each_other():
         "import resfit.shipping.runtime",
         "import resfit.evaluation.comparison, resfit.evaluation.corruptions, resfit.data.duplicates",
         "import resfit.evaluation.calibration, resfit.evaluation.selective, resfit.evaluation.labels",
+        "import resfit.shipping.server, resfit.shipping.app, resfit.shipping.connections",
         "import resfit.runs, resfit.budget, resfit.plugins, resfit.evaluation.metrics",
     ],
 )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from resfit.recipe import Recipe
     from resfit.recipefile import load_recipe
     from resfit.shipping.export import export
+    from resfit.shipping.server import serve
     from resfit.solver.exact import design
     from resfit.study.launch import search
     from resfit.training.launch import resume, train
@@ -42,6 +43,7 @@ _HOMES = {
     "evaluate": "resfit.evaluation.holdout:evaluate",
     "evaluate_fully": "resfit.evaluation.depth:evaluate_fully",
     "export": "resfit.shipping.export:export",
+    "serve": "resfit.shipping.server:serve",
     "load": "resfit.evaluation.bundle:load_bundle",
     "load_recipe": "resfit.recipefile:load_recipe",
     "network": "resfit.models.networks:network",
@@ -74,6 +76,7 @@ __all__ = [
     "reproduce",
     "resume",
     "search",
+    "serve",
     "test",
     "train",
     "train_seeds",

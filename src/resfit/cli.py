@@ -230,6 +230,16 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     p.add_argument("--data", metavar="PATH", help="where the images are now, if they moved")
     p.add_argument("--out", metavar="DIR", type=Path, help="where to write (default RUN/export, and RUN/bundle)")
 
+    p = verb("serve", verbs.do_serve, "Answer images over HTTP, with a page to drop them on, until Ctrl-C.")
+    p.add_argument("folder", metavar="RUN|BUNDLE", help="an exported run, its bundle, or an exported .onnx file")
+    p.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen at (default 127.0.0.1: this machine only)"
+    )
+    p.add_argument("--port", type=int, default=8000, metavar="N", help="the port (default 8000; 0: any free one)")
+    p.add_argument("--max-bytes", metavar="SIZE", help="a request's most bytes (default 16.8M)")
+    p.add_argument("--max-pixels", metavar="SIZE", help="its images' most pixels together (default 33.6M)")
+    p.add_argument("--read-seconds", type=float, metavar="S", help="how long it may take to arrive (default 10)")
+
     p = verb("curves", verbs.do_curves, "Draw the accuracy and loss curves of runs, side by side, as SVG or PNG.")
     p.add_argument(
         "paths", nargs="+", metavar="RUN", help="run folders, parents of --seeds, or results/reproduce/*.json"

@@ -156,6 +156,13 @@ def export_text(value: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"written to {file}" for file in value["files"])])
 
 
+def serve_text(address: str, facts: dict[str, Any]) -> str:
+    """Return the line that says what is served, and where."""
+    size = facts["preprocessing"]["size"]
+    what = f"{ascii(facts['name'])[1:-1]}, {len(facts['classes']):,} classes, {size}x{size} pixels"
+    return f"serving {what}: {address} (Ctrl-C stops it)"
+
+
 def curves_text(runs: Sequence[dict[str, Any]], out: str) -> str:
     """Return a line for each run that was drawn, and where the drawing is."""
     lines = [f"{run['name']}: {run['epochs']:,} epoch{'s' * (run['epochs'] != 1)}" for run in runs]

@@ -297,6 +297,24 @@ def do_export(a: Arguments) -> int:
     return 0
 
 
+def do_serve(a: Arguments) -> int:
+    """Serve a bundle until a signal comes; say where on stderr."""
+    from resfit.budget import parse_size
+    from resfit.shipping.server import serve
+
+    sizes = {key: parse_size(text) for key in ("max_bytes", "max_pixels") if (text := getattr(a, key)) is not None}
+    if a.read_seconds is not None and not 0 < a.read_seconds <= 3600:
+        raise UsageError(f"--read-seconds: {a.read_seconds:g} is not between 0 and 3600.")
+
+    def ready(address: str, facts: dict[str, Any]) -> None:
+        if a.json:
+            print(json.dumps({"address": address, "model": facts["name"], "classes": facts["classes"]}), flush=True)
+        _say(printing.serve_text(address, facts))
+
+    serve(a.folder, a.host, a.port, **sizes, read_seconds=a.read_seconds, ready=ready)
+    return 0
+
+
 def do_curves(a: Arguments) -> int:
     """Draw the curves of runs to a file."""
     from resfit.curves import draw_curves, label

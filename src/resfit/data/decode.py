@@ -39,8 +39,7 @@ def decode(data: bytes, rule: PixelRule, where: str) -> np.ndarray:
     `where` names the image in errors. Raises DataError for bytes that are empty, truncated, not an image of a known
     format, or that would unfold to more than `MOST_PIXELS`.
     """
-    if data[:2] == b"\xff\xd8" and b"Exif\0" not in data and b"ns.adobe.com/xap" not in data:
-        # no EXIF and no XMP block, so nothing can say that the image must be turned
+    if _is_plain_jpeg(data):
         pixels = _decode_plain_jpeg(data, where)
         if pixels is not None:
             return fit(pixels, rule)
@@ -58,6 +57,23 @@ def decode(data: bytes, rule: PixelRule, where: str) -> np.ndarray:
         raise DataError(f"{where}: cannot be decoded ({_reason(error)}). Replace or remove it.") from error
 
 
+def count_pixels(data: bytes, where: str) -> int:
+    """Return the pixels that an encoded image has by its header, decoding none; raises DataError as `decode` does."""
+    if _is_plain_jpeg(data):
+        with contextlib.suppress(ValueError):
+            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+            return int(height) * int(width)
+    if not data:
+        raise DataError(f"{where}: the file is empty. Remove it or put the image back.")
+    try:
+        with _quiet(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return image.width * image.height
+    except Image.DecompressionBombError:
+        raise DataError(_bomb(where)) from None
+    except Exception as error:
+        raise DataError(f"{where}: cannot be decoded ({_reason(error)}). Replace or remove it.") from error
+
+
 def fit(pixels: np.ndarray, rule: PixelRule) -> np.ndarray:
     """Return raw pixels, uint8 (H, W), (H, W, 1) or (H, W, 3), as uint8 (3, size, size)."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
@@ -68,6 +84,11 @@ def fit(pixels: np.ndarray, rule: PixelRule) -> np.ndarray:
     if pixels.ndim == 2:
         return np.broadcast_to(pixels, (3, *pixels.shape))
     return pixels.transpose(2, 0, 1)
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    """Return whether this is a JPEG without EXIF and XMP, so that nothing can say that it must be turned."""
+    return data[:2] == b"\xff\xd8" and b"Exif\0" not in data and b"ns.adobe.com/xap" not in data
 
 
 def _decode_plain_jpeg(data: bytes, where: str) -> np.ndarray | None:
