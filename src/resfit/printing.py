@@ -91,7 +91,7 @@ def each_seed_text(value: dict[str, Any], split: str) -> str:
         lines.append(f"{seed['run']}  {score}{opening}")
     seed = value["seeds"][0]
     lines.append(seeds_text(value["accuracy"], split))
-    lines.append(_origin(seed))
+    lines.append(origin(seed))
     return "\n".join(lines)
 
 
@@ -106,11 +106,12 @@ def score_text(value: dict[str, Any], split: str) -> str:
     low, high = value["interval"]
     score = f"{value['accuracy']:.2%}  95% {low:.2%} to {high:.2%}  n {value['n']:,}  nll {value['nll']:.4f}"
     lines.append(f"{split} accuracy {score}")
-    lines.append(_origin(value))
+    lines.append(origin(value))
     return "\n".join(lines)
 
 
-def _origin(score: dict[str, Any]) -> str:
+def origin(score: dict[str, Any]) -> str:
+    """Return what every accuracy must say of itself: training images, how weights were chosen, views a prediction."""
     views = score["tta_views"]
     seen = "no test-time augmentation" if views == 1 else f"mean of {views} views an image"
     below = score.get("tta_below", 1.0)
@@ -160,6 +161,19 @@ def curves_text(runs: Sequence[dict[str, Any]], out: str) -> str:
     """Return a line for each run that was drawn, and where the drawing is."""
     lines = [f"{run['name']}: {run['epochs']:,} epoch{'s' * (run['epochs'] != 1)}" for run in runs]
     return "\n".join([*lines, f"written to {out}"])
+
+
+def report_text(value: dict[str, Any]) -> str:
+    """Return a line for each run of a report, and where the page is."""
+    lines = []
+    for run in value["runs"]:
+        seeds = f", mean of {run['seeds']} seeds" if run["seeds"] else ""
+        score = f"{run['split']} accuracy {run['accuracy']:.2%}" if run["split"] else "not scored"
+        if run["interval"]:
+            low, high = (min(1.0, max(0.0, bound)) for bound in run["interval"])
+            score += f" (95% {low:.2%} to {high:.2%}, n {run['n']:,})"
+        lines.append(f"{run['name']}: {score}{seeds}")
+    return "\n".join([*lines, f"written to {value['out']} ({value['bytes']:,} bytes)"])
 
 
 def bench_text(value: dict[str, Any]) -> str:
