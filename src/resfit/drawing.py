@@ -93,7 +93,7 @@ def svg_style() -> str:
         "text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif}",
         ".line{fill:none;stroke-linecap:round;stroke-linejoin:round}",
         *_rules(LIGHT),
-        "@media (prefers-color-scheme:dark){",
+        "@media screen and (prefers-color-scheme:dark){",
         *_rules(DARK),
         "}",
     ]

@@ -102,7 +102,7 @@ def score_text(value: dict[str, Any], split: str) -> str:
     for name, row in value["classes"].items():
         shown = f"{row['accuracy']:7.2%}" if row["n"] else "     --"
         low, high = row["interval"]
-        lines.append(f"{name:<{width}}  {shown}  {row['correct']:,} of {row['n']:,}  95% {low:.2%} to {high:.2%}")
+        lines.append(f"{printable(name):<{width}}  {shown}  {row['correct']:,} of {row['n']:,}  95% {low:.2%} to {high:.2%}")
     low, high = value["interval"]
     score = f"{value['accuracy']:.2%}  95% {low:.2%} to {high:.2%}  n {value['n']:,}  nll {value['nll']:.4f}"
     lines.append(f"{split} accuracy {score}")
@@ -132,7 +132,7 @@ def prediction_text(report: dict[str, Any], out: str | None) -> str:
     width = max(len(name) for name in report["class_shares"])
     lines = [f"{'predicted':<{width}}  images" + ("     val" if val else "")]
     for name, share in report["class_shares"].items():
-        lines.append(f"{name:<{width}}  {share:6.1%}" + (f"  {val['class_shares'][name]:6.1%}" if val else ""))
+        lines.append(f"{printable(name):<{width}}  {share:6.1%}" + (f"  {val['class_shares'][name]:6.1%}" if val else ""))
     both = f"  {val['confidence']:6.3f}" if val else ""
     lines.append(f"{'confidence':<{width}}  {report['confidence']:6.3f}" + both)
     lines += [
@@ -163,6 +163,11 @@ def curves_text(runs: Sequence[dict[str, Any]], out: str) -> str:
     return "\n".join([*lines, f"written to {out}"])
 
 
+def printable(text: str) -> str:
+    """Return a name without what a terminal would obey: control characters, marks of direction."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def report_text(value: dict[str, Any]) -> str:
     """Return a line for each run of a report, and where the page is."""
     lines = []
@@ -172,7 +177,7 @@ def report_text(value: dict[str, Any]) -> str:
         if run["interval"]:
             low, high = (min(1.0, max(0.0, bound)) for bound in run["interval"])
             score += f" (95% {low:.2%} to {high:.2%}, n {run['n']:,})"
-        lines.append(f"{run['name']}: {score}{seeds}")
+        lines.append(f"{printable(run['name'])}: {score}{seeds}")
     return "\n".join([*lines, f"written to {value['out']} ({value['bytes']:,} bytes)"])
 
 

@@ -300,7 +300,7 @@ def do_report(a: Arguments) -> int:
 
     value = report(a.paths, a.out, a.data)
     for note in value["notes"]:
-        _say(note)
+        _say(printing.printable(note))
     if a.json:
         print(json.dumps(value, indent=2))
     else:

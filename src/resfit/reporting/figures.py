@@ -130,7 +130,8 @@ def pareto(rows: Sequence[dict[str, Any]], key: str, split: str) -> Figure | Non
         for row, (low, high) in zip(rows, whiskers, strict=True)
     ]
     counted = log_axis(0.9 * min(x for x, _ in points), 1.1 * max(x for x, _ in points))
-    counted = replace(counted, ticks=tuple((tick, amount(tick)) for tick, _ in counted.ticks))
+    ticks = [tick for tick, _ in counted.ticks if len(counted.ticks) <= 6 or f"{tick:e}".startswith("1.0")]
+    counted = replace(counted, ticks=tuple((tick, amount(tick)) for tick in ticks))
     y = value_axis([bound for pair in whiskers for bound in pair], percent=True)
     names = [short(row["name"], 24) for row in rows] if len(rows) <= 8 else []
     series = [

@@ -166,7 +166,7 @@ def _style() -> str:
         return ":root{" + ";".join(f"--{key}:{value}" for key, value in table.items()) + "}"
 
     sheet = (HERE / "style.css").read_text(encoding="utf-8")
-    return f"{colours(LIGHT)}\n@media (prefers-color-scheme:dark){{{colours(DARK)}}}\n{svg_style()}\n{sheet}"
+    return f"{colours(LIGHT)}\n@media screen and (prefers-color-scheme:dark){{{colours(DARK)}}}\n{svg_style()}\n{sheet}"
 
 
 def cleaned(value: Any) -> Any:

@@ -77,13 +77,8 @@ def details(facts: Facts) -> Row:
     """Return what the sections of one run show, but for its pictures."""
     found = facts.evaluation or {}
     command = f"resfit evaluate {shlex.quote(str(facts.run.folder))} --full"
-    missing = (
-        "This run was refit on train + val, so that no image is held out to look at."
-        if facts.refit
-        else f"Not measured yet: run `{command}` for this."
-    )
     held_out = facts.held_out
-    value: Row = {"missing": missing, "scores": score_rows(facts), "classes": class_rows(facts), "found": found}
+    value: Row = {"evaluate": command, "scores": score_rows(facts), "classes": class_rows(facts), "found": found}
     try:
         value |= _confusion(facts.class_names, held_out["confusion"]) if held_out else {}
         value["mistakes"] = _named(facts, held_out["mistakes"]) if held_out else None
