@@ -82,10 +82,9 @@ def _views(groups: list[Group], shown: int, data: str | Path | None) -> tuple[li
     views, notes, left = [], [], shown
     total = max(1, min(shown, sum(len(group.runs) for group in groups)))
     for number, group in enumerate(groups):
-        view: dict[str, Any] = {"group": group, "anchor": f"run-{number}", "runs": [], "seeds": []}
-        if left > 0:
-            view["curves"] = sections.curve_figures(group)
-            view["seeds"] = sections.seed_rows(group) if group.seeds else []
+        view: dict[str, Any] = {"group": group, "anchor": f"run-{number}", "runs": []}
+        view["curves"] = sections.curve_figures(group) if left > 0 else []
+        view["seeds"] = sections.seed_rows(group) if group.seeds and left > 0 else []
         for facts in group.runs[: max(0, left)]:
             found = _view(facts, PICTURES // total, data)
             view["runs"].append(found | {"anchor": f"{view['anchor']}-{len(view['runs'])}"})
