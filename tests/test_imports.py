@@ -42,6 +42,7 @@ ALLOWED["shipping"] = {*ALLOWED, "shipping", ""} - {
     "solver",
 }
 ALLOWED["study"] = {*ALLOWED, "charts", "drawing", "training", "published", "study"}
+ALLOWED["reporting"] = {*ALLOWED, "reporting", "curves", "charts", "drawing", "printing", ""} - {"training", "study"}
 ALLOWED["drawing"] = {"errors"}
 ALLOWED["charts"] = {"drawing"}
 ALLOWED["curves"] = {"errors", "durable", "runs", "charts", "drawing"}
@@ -88,6 +89,7 @@ def test_models_and_data_do_not_know_each_other():
         "from resfit.cli import main; main(['cost', 'r5', '--layers'])",
         "import resfit.cli, resfit.verbs, resfit.printing, resfit.curves",
         "import resfit.shipping.runtime",
+        "import resfit.reporting.page",
         "import resfit.runs, resfit.budget, resfit.plugins, resfit.evaluation.metrics",
     ],
 )

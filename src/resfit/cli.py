@@ -230,7 +230,9 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
 
     p = verb("report", verbs.do_report, "Write one page on one or several runs that opens anywhere, without a network.")
     p.add_argument("paths", nargs="+", metavar="RUN", help="run folders, or parents of --seeds")
-    p.add_argument("-o", "--out", metavar="FILE", type=Path, help="the page, .html (default for one run: RUN/report.html)")
+    p.add_argument(
+        "-o", "--out", metavar="FILE", type=Path, help="the page, .html (default for one run: RUN/report.html)"
+    )
     p.add_argument("--data", metavar="PATH", help="where the images are now, if they moved: for thumbnails")
 
     p = verb("claims", verbs.do_claims, "Show what the reports claim, what was measured, and the verdict.")

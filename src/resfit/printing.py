@@ -102,7 +102,9 @@ def score_text(value: dict[str, Any], split: str) -> str:
     for name, row in value["classes"].items():
         shown = f"{row['accuracy']:7.2%}" if row["n"] else "     --"
         low, high = row["interval"]
-        lines.append(f"{printable(name):<{width}}  {shown}  {row['correct']:,} of {row['n']:,}  95% {low:.2%} to {high:.2%}")
+        lines.append(
+            f"{printable(name):<{width}}  {shown}  {row['correct']:,} of {row['n']:,}  95% {low:.2%} to {high:.2%}"
+        )
     low, high = value["interval"]
     score = f"{value['accuracy']:.2%}  95% {low:.2%} to {high:.2%}  n {value['n']:,}  nll {value['nll']:.4f}"
     lines.append(f"{split} accuracy {score}")
@@ -132,7 +134,9 @@ def prediction_text(report: dict[str, Any], out: str | None) -> str:
     width = max(len(name) for name in report["class_shares"])
     lines = [f"{'predicted':<{width}}  images" + ("     val" if val else "")]
     for name, share in report["class_shares"].items():
-        lines.append(f"{printable(name):<{width}}  {share:6.1%}" + (f"  {val['class_shares'][name]:6.1%}" if val else ""))
+        lines.append(
+            f"{printable(name):<{width}}  {share:6.1%}" + (f"  {val['class_shares'][name]:6.1%}" if val else "")
+        )
     both = f"  {val['confidence']:6.3f}" if val else ""
     lines.append(f"{'confidence':<{width}}  {report['confidence']:6.3f}" + both)
     lines += [

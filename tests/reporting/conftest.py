@@ -1,4 +1,4 @@
-"""A real run trained on a folder of images whose classes and files bear hostile names, tested, and evaluated by the contract."""
+"""A real run trained on a folder of images whose classes and files bear hostile names, tested, evaluated by the contract."""
 
 import json
 import os
@@ -22,7 +22,14 @@ CLASSES = (
     "\u202egnp.evil",
     "{{ 7 * 7 }} אבג",
 )
-FILES = ("<svg onload=window.pwned=1>", "=1+1", "\x1b]0;title\x07", "\u202egpj", "plain\nline", "' onclick='window.pwned=1")
+FILES = (
+    "<svg onload=window.pwned=1>",
+    "=1+1",
+    "\x1b]0;title\x07",
+    "\u202egpj",
+    "plain\nline",
+    "' onclick='window.pwned=1",
+)
 RECIPE = """
 name = "{name}"
 network = "resnet:widths=8,16:blocks_per_stage=1,1:image_size=16"
@@ -44,17 +51,19 @@ def runs(tmp_path_factory):
     digits, root = load_digits(), tmp_path_factory.mktemp("report")
     pixels = np.round(digits.images * 255 / 16).astype(np.uint8)
     for label, name in enumerate(CLASSES):
-        for number, image in enumerate(pixels[digits.target == label][:75]):
-            folder = root / "data" / ("train" if number < 60 else "test") / name
+        for number, image in enumerate(pixels[digits.target == label][:50]):
+            folder = root / "data" / ("train" if number < 40 else "test") / name
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(folder / f"{number:02d}{FILES[number % len(FILES)]}.png")
     saved = dict(os.environ)
     os.environ |= {"RESFIT_CACHE": str(root / "cache"), "RESFIT_STATE": str(root / "state")}
     try:
-        for folder, name, epochs in ((root / "<b>hostile & 'run'", "hostile", 3), (root / "plain", "r5", 2)):
+        for folder, name, epochs in ((root / "<b>hostile & 'run'", "hostile", 4), (root / "plain", "r5", 1)):
             recipe = root / f"{name}.toml"
             recipe.write_text(RECIPE.format(name=name, epochs=epochs))
-            assert main(["train", str(recipe), "--data", str(root / "data"), "--out", str(folder), "--device", "cpu"]) == 0
+            assert (
+                main(["train", str(recipe), "--data", str(root / "data"), "--out", str(folder), "--device", "cpu"]) == 0
+            )
         assert main(["test", str(root / "<b>hostile & 'run'")]) == 0
         write_evaluation(Run(root / "<b>hostile & 'run'"))
         make_seeds(root / "plain", root / "seeds", (0.0, 0.05, -0.05))
@@ -93,13 +102,17 @@ def write_evaluation(run: Run) -> None:
     names, predicted, sure = run.info["class_names"], probs.argmax(1), probs.max(1)
     right = predicted == labels
     wrong = [int(row) for row in np.argsort(-sure, kind="stable") if not right[row]]
-    images = [{"id": val.ids[row], "row": row, "label": int(labels[row]), "predicted": int(predicted[row])} for row in wrong]
+    images = [
+        {"id": val.ids[row], "row": row, "label": int(labels[row]), "predicted": int(predicted[row])} for row in wrong
+    ]
     bins = []
     for k in range(15):
         here = (sure > k / 15) & (sure <= (k + 1) / 15)
         means = {"confidence": sure[here].mean(), "accuracy": right[here].mean()} if here.any() else {}
-        bins.append({"low": k / 15, "high": (k + 1) / 15, "n": int(here.sum()), "confidence": 0.0, "accuracy": 0.0} | means)
-    ece = sum(row["n"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / len(labels)
+        bins.append(
+            {"low": k / 15, "high": (k + 1) / 15, "n": int(here.sum()), "confidence": None, "accuracy": None} | means
+        )
+    ece = sum(row["n"] * abs(row["confidence"] - row["accuracy"]) for row in bins if row["n"]) / len(labels)
     order = np.argsort(-sure)
     points = [(k, sure[order[k - 1]], right[order[:k]].mean()) for k in range(1, len(labels) + 1)]
     summary = run.summary
@@ -107,9 +120,16 @@ def write_evaluation(run: Run) -> None:
     value |= {key: summary[key] for key in ("train_images", "weights", "tta_views", "tta_below")}
     value |= {
         "class_names": names,
-        "confusion": [[int(((labels == i) & (predicted == j)).sum()) for j in range(len(names))] for i in range(len(names))],
+        "confusion": [
+            [int(((labels == i) & (predicted == j)).sum()) for j in range(len(names))] for i in range(len(names))
+        ],
         "mistakes": [row | {"confidence": float(sure[row["row"]])} for row in images][:24],
-        "calibration": {"ece": ece, "bins": bins, "temperature": 1.25, "scaled": {"nll": 1.5, "ece": 0.03, "bins": bins}},
+        "calibration": {
+            "ece": ece,
+            "bins": bins,
+            "temperature": 1.25,
+            "scaled": {"nll": 1.5, "ece": 0.03, "bins": bins},
+        },
         "selective": {
             "aurc": 0.4,
             "points": [{"coverage": k / len(labels), "threshold": t, "accuracy": a} for k, t, a in points],
@@ -127,10 +147,20 @@ def write_evaluation(run: Run) -> None:
         "duplicates": {
             "exact": 1,
             "near": 1,
-            "pairs": [{"val": val.ids[1], "row": 1, "train": "x<script>", "distance": 0.25, "same_label": False}],
+            "pairs": [
+                {
+                    "val": val.ids[1],
+                    "row": 1,
+                    "train": "x<script>",
+                    "train_row": 2,
+                    "distance": 0.25,
+                    "same_label": False,
+                }
+            ],
             "accuracy_without": {"n": len(labels) - 2, "accuracy": 0.5, "interval": [0.3, 0.7]},
         },
-        "balance": {"train": {name: 54 for name in names}, "val": {name: 6 for name in names}, "ratio": 1.0},
+        "balance": {"train": dict.fromkeys(names, 36), "val": dict.fromkeys(names, 4), "ratio": 1.0},
+        "label_issues": 7,
         "suspicious": [row | {"score": 0.9} for row in images[:10]],
     }
     (run.folder / "evaluation.json").write_text(json.dumps(value))

@@ -48,7 +48,9 @@ class Page(HTMLParser):
             self.cell[-1] += data
 
     def table(self, *head):
-        return next(table[1:] for table in self.tables if [cell.strip() for cell in table[0][: len(head)]] == list(head))
+        return next(
+            table[1:] for table in self.tables if [cell.strip() for cell in table[0][: len(head)]] == list(head)
+        )
 
 
 @pytest.fixture
@@ -67,10 +69,10 @@ def test_scores_are_those_of_the_files_each_with_n_interval_and_how(hostile, pag
         low, high = score["interval"]
         assert row[1:4] == [percent(score["accuracy"]), f"{percent(low)} to {percent(high)}", str(score["n"])]
         assert row[4] == f"{score['nll']:.4f}"
-        assert row[5] == "trained on 324 images; weights: best epoch on val; no test-time augmentation"
+        assert row[5] == "trained on 216 images; weights: best epoch on val; no test-time augmentation"
     assert f"{percent(receipt['accuracy'])} test accuracy 95% {percent(receipt['interval'][0])} to" in page.text
-    body = page.text[page.text.index("resfit report <b>hostile") :]
-    assert body.index("test accuracy") < body.index("Within budget: 5,198 / 20,000 params.") < body.index("Val accuracy") + 200
+    body = page.text[page.text.index("resfit report<b>hostile") :]
+    assert body.index("test accuracy") < body.index("Within budget: 5,198 / 20,000 params.") < 700
 
 
 def test_sections_have_the_numbers_of_evaluation_json(hostile, page):
@@ -78,14 +80,14 @@ def test_sections_have_the_numbers_of_evaluation_json(hostile, page):
     matrix = next(table for table in page.tables if table[0][0].strip() == "true class")[1:]
     assert [[int(cell or 0) for cell in row[1:]] for row in matrix] == found["confusion"]
     classes = page.table("class", "train n")
-    assert [row[1] for row in classes] == ["54"] * 6
+    assert [row[1] for row in classes] == ["36"] * 6
     assert [row[5] for row in classes] == [percent(one["accuracy"]) for one in found["classes"].values()]
     for row in page.table("corruption", "1"):
         rows = [one["accuracy"] for one in found["corruptions"]["rows"] if one["name"] == row[0]]
         assert row[1:] == [f"{100 * value:.1f}%" for value in [*rows, sum(rows) / len(rows)]]
     assert f"Expected calibration error {found['calibration']['ece']:.4f} as trained, 0.0300" in page.text
     assert "Temperature fitted on all of val: 1.250. Area under the risk-coverage curve: 0.4000." in page.text
-    assert "in train too: 1; nearly so: 1; accuracy without them 50.00% (95% 30.00% to 70.00%, n 34)" in page.text
+    assert "in train too: 1; nearly so: 1; accuracy without them 50.00% (95% 30.00% to 70.00%, n 22)" in page.text
     shown = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
     assert len(shown) == len(found["mistakes"]) + len(found["suspicious"])
     assert all(alt.startswith(("true class ", "labelled ")) for alt in shown)
@@ -144,7 +146,11 @@ def test_the_test_split_is_never_opened(hostile, runs, tmp_path, monkeypatch):
     monkeypatch.setenv("RESFIT_CACHE", str(tmp_path / "cache"))
     before = {file: file.read_bytes() for file in (runs / "state").rglob("*.jsonl")}
     assert report(hostile.folder, tmp_path / "a.html", data)["notes"] == []
-    assert len(Page(tmp_path / "a.html").source.split("data:image/png")) > 10
+    assert (
+        Page(tmp_path / "a.html").text.count("→")
+        == len([t for t, _ in Page(tmp_path / "a.html").tags if t == "img"])
+        > 5
+    )
     assert before == {file: file.read_bytes() for file in (runs / "state").rglob("*.jsonl")} != {}
 
 
@@ -193,9 +199,13 @@ def test_several_runs_and_seeds(hostile, runs, tmp_path):
     assert table[0][2].endswith(f"n {val['n']}")
     assert table[1][1] == table[2][1] == "not tested"
     assert table[0][3:6] == ["5,198", "579,680", "20,792"]
-    seeds = [json.loads((runs / "seeds" / f"seed-{k}" / "summary.json").read_text())["val"]["accuracy"] for k in range(3)]
+    seeds = [
+        json.loads((runs / "seeds" / f"seed-{k}" / "summary.json").read_text())["val"]["accuracy"] for k in range(3)
+    ]
     over = mean_interval(seeds)
-    assert table[2][2].startswith(f"{percent(over['mean'])} ± {percent(over['std'])} {percent(max(0, over['interval'][0]))}")
+    assert table[2][2].startswith(
+        f"{percent(over['mean'])} ± {percent(over['std'])} {percent(max(0, over['interval'][0]))}"
+    )
     assert [row[2] for row in page.table("seed", "split", "accuracy")] == [percent(value) for value in seeds]
     assert "Val accuracy by params" in page.text  # one of three was tested
     assert "recipe is not r5 as it is shipped" in page.text
@@ -275,7 +285,9 @@ def test_json_is_the_contract(hostile, tmp_path, capsys):
     assert (value["out"], value["bytes"]) == (str(out), out.stat().st_size)
     assert list(value["runs"][0]) == ["run", "name", "seeds", "split", "accuracy", "interval", "n"]
     assert main(["report", str(hostile.folder), "-o", str(out)]) == 0
-    assert re.search(r"test accuracy \d+\.\d\d% \(95% .* to .*, n 90\)\nwritten to .* bytes\)\n$", capsys.readouterr().err)
+    assert re.search(
+        r"test accuracy \d+\.\d\d% \(95% .* to .*, n 60\)\nwritten to .* bytes\)\n$", capsys.readouterr().err
+    )
 
 
 def test_an_export_is_shown(hostile, tmp_path):
@@ -290,7 +302,7 @@ def test_an_export_is_shown(hostile, tmp_path):
     (row,) = Page(folder / "report.html").table("exported file", "precision", "bytes")
     size = made["rows"][1]["bytes"]
     assert row[:3] == ["model-float16.safetensors", "float16", f"{size:,}"]
-    assert row[3:] == [percent(made["parity"]["accuracy"]), percent(made["parity"]["agreement"]), "36"]
+    assert row[3:] == [percent(made["parity"]["accuracy"]), percent(made["parity"]["agreement"]), "24"]
 
 
 def test_the_front_is_what_none_beats():

@@ -95,7 +95,9 @@ def coverage(selective: dict[str, Any]) -> Figure:
     y = value_axis([accuracy for _, accuracy, _ in points], percent=True)
     series = [Series("accuracy", [(c, a) for c, a, _ in points], texts, dots=len(points) <= 30)]
     title = "Accuracy when unsure images are left out"
-    return plane(title, "share answered", "accuracy", UNIT, y, series, f"Area under risk-coverage {selective['aurc']:.4f}.")
+    return plane(
+        title, "share answered", "accuracy", UNIT, y, series, f"Area under risk-coverage {selective['aurc']:.4f}."
+    )
 
 
 def robustness(corruptions: dict[str, Any]) -> Figure:
@@ -108,7 +110,9 @@ def robustness(corruptions: dict[str, Any]) -> Figure:
     texts = [f"strength {x:.0f}: mean accuracy {y:.2%}" if x else f"clean: {y:.2%}" for x, y in points]
     x = Axis(0, max(strengths), tuple((k, "clean" if k == 0 else f"{k}") for k in (0, *strengths)))
     y = value_axis([value for _, value in points], percent=True)
-    return plane("Accuracy by strength", "strength", "", x, y, [Series("mean over corruptions", points, texts)], texts[-1])
+    return plane(
+        "Accuracy by strength", "strength", "", x, y, [Series("mean over corruptions", points, texts)], texts[-1]
+    )
 
 
 def pareto(rows: Sequence[dict[str, Any]], key: str, split: str) -> Figure | None:
@@ -167,7 +171,10 @@ def plane(title: str, x_name: str, y_name: str, x: Axis, y: Axis, series: Sequen
         shapes.append(Label(LEFT - 8, height + 4, words, "end"))
     for value, words in x.ticks:
         across, _ = place((value, y.low))
-        shapes += [Stroke(((across, bottom), (across, bottom + 4)), "axis"), Label(across, bottom + 18, words, "middle")]
+        shapes += [
+            Stroke(((across, bottom), (across, bottom + 4)), "axis"),
+            Label(across, bottom + 18, words, "middle"),
+        ]
     shapes.append(Label((LEFT + right) / 2, bottom + 36, x_name, "middle"))
     across = float(LEFT)
     for one in series:

@@ -34,8 +34,8 @@ def report(
     thumbnails of validation images; without them the page says so. The test split is never read: test accuracy is that of
     the receipt. What `resfit evaluate RUN --full` measures is shown where that was run.
 
-    The result: `out`, `bytes`, and `runs`, for each argument its `run`, `name`, `split`, `accuracy`, `interval`, `n`, and `notes`,
-    what the page had to leave out. Raises UsageError for what is no finished run or named twice, ResourceError where `out`
+    The result: `out`, `bytes`, `runs`, for each argument its `run`, `name`, `seeds`, `split`, `accuracy`, `interval`, `n`, and
+    `notes`, what the page had to leave out. Raises UsageError for what is no finished run or named twice, ResourceError where `out`
     cannot be written; nothing is written then.
     """
     paths = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
@@ -74,7 +74,12 @@ def _describe(row: dict[str, Any], group: Group) -> dict[str, Any]:
     split = next((split for split in ("test", "val") if row[split]), None)
     score = row[split] if split else {"accuracy": None, "interval": None, "n": None}
     kept = {key: score[key] for key in ("accuracy", "interval", "n")}
-    return {"run": str(group.folder), "name": group.name, "seeds": len(group.runs) if group.seeds else None, "split": split} | kept
+    return {
+        "run": str(group.folder),
+        "name": group.name,
+        "seeds": len(group.runs) if group.seeds else None,
+        "split": split,
+    } | kept
 
 
 def _views(groups: list[Group], shown: int, data: str | Path | None) -> tuple[list[dict[str, Any]], list[str]]:
@@ -94,7 +99,9 @@ def _views(groups: list[Group], shown: int, data: str | Path | None) -> tuple[li
         view["left_out"] = len(group.runs) - len(view["runs"])
         views.append(view)
     if left < 0:
-        notes.append(f"{-left} of the runs are in the tables only, to keep the page small; report them alone to see more")
+        notes.append(
+            f"{-left} of the runs are in the tables only, to keep the page small; report them alone to see more"
+        )
     return views, notes
 
 
@@ -124,7 +131,7 @@ def render(groups: list[Group], rows: list[dict[str, Any]], views: list[dict[str
         "amount": figures.amount,
         "seconds": duration,
         "size": lambda value: f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB",
-        "svg": lambda figure: Markup(to_svg(figure.drawing, str(next(numbers)), style=False)),  # noqa: S704 - to_svg escapes
+        "svg": lambda figure: Markup(to_svg(figure.drawing, str(next(numbers)), style=False)),
     }
     script = (HERE / "script.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -137,15 +144,17 @@ def render(groups: list[Group], rows: list[dict[str, Any]], views: list[dict[str
         several=several,
         split=split,
         left_out=[row["name"] for row in rows if not row[split]],
-        charts=[chart for key in ("params", "macs") if (chart := figures.pareto(charted, key, split))] if several else [],
+        charts=[chart for key in ("params", "macs") if (chart := figures.pareto(charted, key, split))]
+        if several
+        else [],
         curves=_all_curves(groups) if several else [],
         same_val=len({facts.info["data"]["val"] for group in groups for facts in group.runs}) == 1,
-        script=Markup(script),  # noqa: S704 - ours
+        script=Markup(script),
         digest=digest,
-        style=Markup(_style()),  # noqa: S704 - ours
+        style=Markup(_style()),
         version=resfit.__version__,
     )
-    return page.encode()
+    return (page.strip() + "\n").encode()
 
 
 def _all_curves(groups: list[Group]) -> list[figures.Figure]:

@@ -29,7 +29,9 @@ def thumbnails(facts: Facts, rows: Sequence[int], room: int, data: str | Path | 
         rule = PixelRule(**facts.info["pixel_rule"])
         val = load_split(find_source(facts.run, data), "val", rule, facts.recipe.data.val_fraction)
         if val.fingerprint != facts.info["data"]["val"]:
-            raise DataError(f"{val.source}: its validation split is not the one the run chose on. Name the run's own data.")
+            raise DataError(
+                f"{val.source}: its validation split is not the one the run chose on. Name the run's own data."
+            )
         known = [row for row in rows if 0 <= row < len(val)]
         pixels = val.images[np.array(known, np.int64)]
     except (ResfitError, OSError, LookupError, TypeError) as error:

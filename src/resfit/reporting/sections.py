@@ -53,7 +53,9 @@ def charted(rows: Sequence[Row]) -> tuple[str, list[Row]]:
     """Return the split that most of the rows can be compared on, test before val, and those rows with its accuracy."""
     found = {split: [row for row in rows if row[split]] for split in ("test", "val")}
     split = max(found, key=lambda split: len(found[split]))
-    return split, [row | {"accuracy": row[split]["accuracy"], "interval": row[split]["interval"]} for row in found[split]]
+    return split, [
+        row | {"accuracy": row[split]["accuracy"], "interval": row[split]["interval"]} for row in found[split]
+    ]
 
 
 def seed_rows(group: Group) -> list[Row]:
@@ -96,8 +98,8 @@ def details(facts: Facts) -> Row:
 
 
 def _confusion(names: list[str], confusion: list[list[int]]) -> Row:
-    """Return `matrix`, a row a true class with a shade for each cell, where classes are few; `pairs`, the most frequent errors."""
-    pairs = [
+    """Return `matrix`, where classes are few: a row a true class, a shade a cell; and `pairs`, the most frequent errors."""
+    pairs: list[Row] = [
         {"label": names[i], "predicted": names[j], "n": n, "share": n / sum(row)}
         for i, row in enumerate(confusion)
         for j, n in enumerate(row)
@@ -125,10 +127,10 @@ def _named(facts: Facts, rows: Sequence[Row]) -> list[Row]:
 
 
 def class_rows(facts: Facts) -> list[Row]:
-    """Return a row a class: its score on each split, and its images where they were counted; the least accurate first if many."""
+    """Return a row a class: its score on each split, its images where they were counted; the least accurate first if many."""
     scored = {split: score["classes"] for split, score in facts.scores.items()}
     balance = (facts.evaluation or {}).get("balance") or {}
-    rows = [
+    rows: list[Row] = [
         {"name": name, "train": (balance.get("train") or {}).get(name)}
         | {split: classes.get(name) for split, classes in scored.items()}
         for name in facts.class_names
