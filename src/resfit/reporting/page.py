@@ -1,4 +1,4 @@
-"""`report`: run folders in, one self-contained HTML page out, that opens from disk and asks the network for nothing. No torch."""
+"""`report`: run folders in, one HTML page out, that opens from disk and asks the network for nothing. No torch."""
 
 import base64
 import hashlib
@@ -34,9 +34,9 @@ def report(
     thumbnails of validation images; without them the page says so. The test split is never read: test accuracy is that of
     the receipt. What `resfit evaluate RUN --full` measures is shown where that was run.
 
-    The result: `out`, `bytes`, `runs`, for each argument its `run`, `name`, `seeds`, `split`, `accuracy`, `interval`, `n`, and
-    `notes`, what the page had to leave out. Raises UsageError for what is no finished run or named twice, ResourceError where `out`
-    cannot be written; nothing is written then.
+    The result: `out`, `bytes`, `runs`, for each argument `run`, `name`, `seeds`, `split`, `accuracy`, `interval`, `n`; and
+    `notes`, what the page had to leave out. Raises UsageError for what is no finished run or is named twice, ResourceError
+    where `out` cannot be written; nothing is written then.
     """
     paths = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
     target = _target(paths, out)
