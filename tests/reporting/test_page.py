@@ -268,6 +268,7 @@ def test_damaged_files_are_named(hostile, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(hostile.folder, folder)
     for text, message in (("{", "cannot be read as JSON"), ('{"format": "x"}', "is not of the format"),
+                          ('{"format": "resfit-evaluation-1", "fingerprint": "x"}', "is of other images"),
                           ('{"format": "resfit-evaluation-1"}', "Write it anew: resfit evaluate")):  # fmt: skip
         (folder / "evaluation.json").write_text(text)
         with pytest.raises(UsageError, match=message):

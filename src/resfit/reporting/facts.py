@@ -129,6 +129,11 @@ def _read(run: Run, name: str) -> Facts:
                 f"{run.folder / 'evaluation.json'}: is not of the format {FORMAT}. "
                 f"Write it anew: resfit evaluate {run.folder} --full."
             )
+        if evaluation is not None and evaluation.get("fingerprint", info["data"]["val"]) != info["data"]["val"]:
+            raise UsageError(
+                f"{run.folder / 'evaluation.json'}: is of other images than the run's val split. "
+                f"Write it anew: resfit evaluate {run.folder} --full."
+            )
         facts = Facts(run, name, run.recipe, info, summary, receipt, evaluation)
         _ = facts.scores, facts.refit, facts.class_names
     except (LookupError, TypeError, AttributeError) as error:
