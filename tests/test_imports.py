@@ -42,6 +42,7 @@ ALLOWED["shipping"] = {*ALLOWED, "shipping", ""} - {
     "solver",
 }
 ALLOWED["study"] = {*ALLOWED, "charts", "drawing", "training", "published", "study"}
+ALLOWED["reporting"] = {*ALLOWED, "reporting", "curves", "charts", "drawing", "printing", ""} - {"training", "study"}
 ALLOWED["drawing"] = {"errors"}
 ALLOWED["charts"] = {"drawing"}
 ALLOWED["curves"] = {"errors", "durable", "runs", "charts", "drawing"}
@@ -92,6 +93,7 @@ def test_models_and_data_do_not_know_each_other():
         "import resfit.evaluation.comparison, resfit.evaluation.corruptions, resfit.data.duplicates",
         "import resfit.evaluation.calibration, resfit.evaluation.selective, resfit.evaluation.labels",
         "import resfit.shipping.server, resfit.shipping.app, resfit.shipping.connections",
+        "import resfit.reporting.page",
         "import resfit.runs, resfit.budget, resfit.plugins, resfit.evaluation.metrics",
     ],
 )

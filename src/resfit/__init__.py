@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from resfit.published.reproduction import reproduce
     from resfit.recipe import Recipe
     from resfit.recipefile import load_recipe
+    from resfit.reporting.page import report
     from resfit.shipping.export import export
     from resfit.shipping.server import serve
     from resfit.solver.exact import design
@@ -48,6 +49,7 @@ _HOMES = {
     "load_recipe": "resfit.recipefile:load_recipe",
     "network": "resfit.models.networks:network",
     "predict": "resfit.evaluation.answers:predict",
+    "report": "resfit.reporting.page:report",
     "reproduce": "resfit.published.reproduction:reproduce",
     "resume": "resfit.training.launch:resume",
     "search": "resfit.study.launch:search",
@@ -73,6 +75,7 @@ __all__ = [
     "load_recipe",
     "network",
     "predict",
+    "report",
     "reproduce",
     "resume",
     "search",

@@ -66,7 +66,7 @@ def value_axis(values: Sequence[float], percent: bool = False) -> Axis:
     """
     low, high = min(values), max(values)
     if not percent and low > 0 and high >= 20 * sorted(values)[len(values) // 2]:
-        return _log_axis(low, high)
+        return log_axis(low, high)
     if not percent and 0 <= low < high / 2:
         low = 0.0
     if high - low < 1e-6 * max(1.0, abs(high)):
@@ -86,7 +86,8 @@ def _round_step(least: float) -> float:
     return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= least * (1 - 1e-9))
 
 
-def _log_axis(low: float, high: float) -> Axis:
+def log_axis(low: float, high: float) -> Axis:
+    """Return a logarithmic axis around positive values, with ticks at 1, 2 and 5 times the powers of ten, or at these alone."""
     decades = math.log10(high / low)
     parts = (1, 2, 5) if decades < 3 else (1,)
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
@@ -97,9 +98,9 @@ def _log_axis(low: float, high: float) -> Axis:
     return Axis(ticks[0], ticks[-1], tuple((tick, f"{tick:g}") for tick in ticks), log=True)
 
 
-def layout(panels: Sequence[Panel], description: str) -> Drawing:
-    """Return the drawing of panels side by side under one legend; every panel has at least one point."""
-    plot = 400 if len(panels) > 1 else 560
+def layout(panels: Sequence[Panel], description: str, plot: int | None = None) -> Drawing:
+    """Return the drawing of panels side by side under one legend; every panel has at least one point, `plot` pixels wide."""
+    plot = plot or (400 if len(panels) > 1 else 560)
     width = LEFT + len(panels) * (plot + GAP) - GAP + RIGHT
     legend, below = _legend(panels, width)
     shapes = list(legend)

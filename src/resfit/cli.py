@@ -247,6 +247,13 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     p.add_argument("-o", "--out", required=True, metavar="FILE", type=Path, help="where to draw: .svg, or .png")
     p.add_argument("--metric", choices=("accuracy", "loss"), help="one panel instead of both")
 
+    p = verb("report", verbs.do_report, "Write one page on one or several runs that opens anywhere, without a network.")
+    p.add_argument("paths", nargs="+", metavar="RUN", help="run folders, or parents of --seeds")
+    p.add_argument(
+        "-o", "--out", metavar="FILE", type=Path, help="the page, .html (default for one run: RUN/report.html)"
+    )
+    p.add_argument("--data", metavar="PATH", help="where the images are now, if they moved: for thumbnails")
+
     p = verb("claims", verbs.do_claims, "Show what the reports claim, what was measured, and the verdict.")
     p.add_argument("--report", metavar="NAME", help="one report only: r1, r2, r3, r4 or r5")
     p.add_argument("--results", metavar="DIR", help="read DIR/reproduce (default: ./results, else what is shipped)")

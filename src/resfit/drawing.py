@@ -69,10 +69,10 @@ def short(text: str, most: int = 60) -> str:
     return clean if len(clean) <= most else f"{clean[: most // 2 - 1]}…{clean[-most // 2 :]}"
 
 
-def to_svg(drawing: Drawing, name: str = "") -> str:
+def to_svg(drawing: Drawing, name: str = "", style: bool = True) -> str:
     """Return the drawing as a self-contained SVG that follows the reader's light or dark scheme.
 
-    `name` tells its ids from those of another one in the same page.
+    `name` tells its ids from those of another one in the same page, which may have `svg_style` once instead of in each.
     """
     w, h = drawing.width, drawing.height
     lines = [
@@ -80,16 +80,24 @@ def to_svg(drawing: Drawing, name: str = "") -> str:
         f' aria-labelledby="title{name} desc{name}">',
         f'<title id="title{name}">{escape(drawing.title)}</title>',
         f'<desc id="desc{name}">{escape(short(drawing.description, 2000))}</desc>',
-        "<style>text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif}",
-        ".line{fill:none;stroke-linecap:round;stroke-linejoin:round}",
-        *_rules(LIGHT),
-        "@media (prefers-color-scheme:dark){",
-        *_rules(DARK),
-        "}</style>",
+        *(["<style>" + svg_style() + "</style>"] if style else []),
         f'<rect class="paper" width="{w}" height="{h}" rx="6"/>',
     ]
     lines += [_svg_stroke(shape) if isinstance(shape, Stroke) else _svg_label(shape) for shape in drawing.shapes]
     return "\n".join([*lines, "</svg>", ""])
+
+
+def svg_style() -> str:
+    """Return the rules that every drawing of ours needs, light and dark."""
+    lines = [
+        "text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif}",
+        ".line{fill:none;stroke-linecap:round;stroke-linejoin:round}",
+        *_rules(LIGHT),
+        "@media screen and (prefers-color-scheme:dark){",
+        *_rules(DARK),
+        "}",
+    ]
+    return "\n".join(lines)
 
 
 def _rules(colours: dict[str, str]) -> list[str]:

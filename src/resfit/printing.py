@@ -91,7 +91,7 @@ def each_seed_text(value: dict[str, Any], split: str) -> str:
         lines.append(f"{seed['run']}  {score}{opening}")
     seed = value["seeds"][0]
     lines.append(seeds_text(value["accuracy"], split))
-    lines.append(_origin(seed))
+    lines.append(origin(seed))
     return "\n".join(lines)
 
 
@@ -102,15 +102,18 @@ def score_text(value: dict[str, Any], split: str) -> str:
     for name, row in value["classes"].items():
         shown = f"{row['accuracy']:7.2%}" if row["n"] else "     --"
         low, high = row["interval"]
-        lines.append(f"{name:<{width}}  {shown}  {row['correct']:,} of {row['n']:,}  95% {low:.2%} to {high:.2%}")
+        lines.append(
+            f"{printable(name):<{width}}  {shown}  {row['correct']:,} of {row['n']:,}  95% {low:.2%} to {high:.2%}"
+        )
     low, high = value["interval"]
     score = f"{value['accuracy']:.2%}  95% {low:.2%} to {high:.2%}  n {value['n']:,}  nll {value['nll']:.4f}"
     lines.append(f"{split} accuracy {score}")
-    lines.append(_origin(value))
+    lines.append(origin(value))
     return "\n".join(lines)
 
 
-def _origin(score: dict[str, Any]) -> str:
+def origin(score: dict[str, Any]) -> str:
+    """Return what every accuracy must say of itself: training images, how weights were chosen, views a prediction."""
     views = score["tta_views"]
     seen = "no test-time augmentation" if views == 1 else f"mean of {views} views an image"
     below = score.get("tta_below", 1.0)
@@ -131,7 +134,9 @@ def prediction_text(report: dict[str, Any], out: str | None) -> str:
     width = max(len(name) for name in report["class_shares"])
     lines = [f"{'predicted':<{width}}  images" + ("     val" if val else "")]
     for name, share in report["class_shares"].items():
-        lines.append(f"{name:<{width}}  {share:6.1%}" + (f"  {val['class_shares'][name]:6.1%}" if val else ""))
+        lines.append(
+            f"{printable(name):<{width}}  {share:6.1%}" + (f"  {val['class_shares'][name]:6.1%}" if val else "")
+        )
     both = f"  {val['confidence']:6.3f}" if val else ""
     lines.append(f"{'confidence':<{width}}  {report['confidence']:6.3f}" + both)
     lines += [
@@ -167,6 +172,24 @@ def curves_text(runs: Sequence[dict[str, Any]], out: str) -> str:
     """Return a line for each run that was drawn, and where the drawing is."""
     lines = [f"{run['name']}: {run['epochs']:,} epoch{'s' * (run['epochs'] != 1)}" for run in runs]
     return "\n".join([*lines, f"written to {out}"])
+
+
+def printable(text: str) -> str:
+    """Return a name without what a terminal would obey: control characters, marks of direction."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def report_text(value: dict[str, Any]) -> str:
+    """Return a line for each run of a report, and where the page is."""
+    lines = []
+    for run in value["runs"]:
+        seeds = f", mean of {run['seeds']} seeds" if run["seeds"] else ""
+        score = f"{run['split']} accuracy {run['accuracy']:.2%}" if run["split"] else "not scored"
+        if run["interval"]:
+            low, high = (min(1.0, max(0.0, bound)) for bound in run["interval"])
+            score += f" (95% {low:.2%} to {high:.2%}, n {run['n']:,})"
+        lines.append(f"{printable(run['name'])}: {score}{seeds}")
+    return "\n".join([*lines, f"written to {value['out']} ({value['bytes']:,} bytes)"])
 
 
 def bench_text(value: dict[str, Any]) -> str:

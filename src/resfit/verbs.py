@@ -329,6 +329,20 @@ def do_curves(a: Arguments) -> int:
     return 0
 
 
+def do_report(a: Arguments) -> int:
+    """Write the page of one or several runs."""
+    from resfit.reporting.page import report
+
+    value = report(a.paths, a.out, a.data)
+    for note in value["notes"]:
+        _say(printing.printable(note))
+    if a.json:
+        print(json.dumps(value, indent=2))
+    else:
+        _say(printing.report_text(value))
+    return 0
+
+
 def do_data_info(a: Arguments) -> int:
     """Print what is recognised of a data set."""
     from resfit.data.inspection import info

@@ -101,7 +101,7 @@ def add_result(
     """
     done = open_run(run)
     settings = normal(settings)
-    if not _is_trained_by(done.recipe, load_recipe(recipe, settings)):
+    if not is_trained_by(done.recipe, load_recipe(recipe, settings)):
         raise UsageError(
             f"{done.folder}: was not trained by {shown(recipe, settings)}. Name its own recipe and settings."
         )
@@ -135,7 +135,7 @@ def add_result(
     return file
 
 
-def _is_trained_by(trained: Recipe, named: Recipe) -> bool:
+def is_trained_by(trained: Recipe, named: Recipe) -> bool:
     """Return whether a resolved recipe is `named`, but for what the data filled in and the budget."""
     filled = {key for key in ("mean", "std", "image_size") if getattr(named.data, key) is None}
     same = _settled(trained, filled) == _settled(named, filled)

@@ -55,7 +55,7 @@ def report_page(result: dict[str, Any]) -> str:
     parts += ["<h2>Space</h2>", f"<pre>{html.escape(result['space'])}</pre>"]
     name = html.escape(result["name"])
     head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{name}</title>"
-    style = f"<style>{_style(LIGHT)}@media (prefers-color-scheme:dark){{{_style(DARK)}}}</style>"
+    style = f"<style>{_style(LIGHT)}@media screen and (prefers-color-scheme:dark){{{_style(DARK)}}}</style>"
     return f"<!doctype html><html lang=en><head>{head}{style}</head><body>{''.join(parts)}</body></html>\n"
 
 
