@@ -15,6 +15,7 @@ SOURCE = Path(resfit.__file__).parent
 ALLOWED = {
     "errors": set(),
     "durable": {"errors"},
+    "csvtext": {"errors"},
     "machine": {"errors", ""},
     "models": {"errors", "models"},
     "budget": {"errors", "models"},
@@ -28,7 +29,7 @@ ALLOWED["evaluation"] = {*ALLOWED, "evaluation"}
 ALLOWED["training"] = {*ALLOWED, "training", ""}
 ALLOWED["published"] = {*ALLOWED, "published"}
 ALLOWED["estimator"] = {"errors", "recipe", "recipefile", "data", "evaluation", "training"}
-ALLOWED["demo"] = {"data", "evaluation", "training"}
+ALLOWED["demo"] = {"errors", "data", "evaluation", "training"}
 ALLOWED["doctor"] = {"", "machine", "data", "evaluation"}
 ALLOWED["bench"] = {"data", "evaluation", "machine", "models", "recipe", "recipefile", "training"}
 ALLOWED["solver"] = {"errors", "machine", "models", "budget", "evaluation"}
@@ -45,7 +46,7 @@ ALLOWED["study"] = {*ALLOWED, "charts", "drawing", "training", "published", "stu
 ALLOWED["drawing"] = {"errors"}
 ALLOWED["charts"] = {"drawing"}
 ALLOWED["curves"] = {"errors", "durable", "runs", "charts", "drawing"}
-ALLOWED["printing"] = {"budget", "models"}
+ALLOWED["printing"] = {"errors", "budget", "models"}
 ALLOWED["verbs"] = set(ALLOWED)
 ALLOWED["cli"] = {"errors", "verbs", ""}
 ALLOWED["__init__"] = set(ALLOWED)

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import resfit
 from resfit import verbs
-from resfit.errors import ResfitError, UsageError, nearest
+from resfit.errors import ResfitError, UsageError, nearest, visible
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         if error.claimed or not _is_echo(words):
-            print(f"resfit: {' '.join(str(error).split())}", file=sys.stderr)
+            _fail(" ".join(str(error).split()))
         return error.exit_code
     except BrokenPipeError:  # `resfit list | head` has what it wanted; a training without its reader has not
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,6 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _unexpected(error)
+
+
+def _fail(line: str) -> None:
+    """Print an error's one line; nothing that a file is called acts on the terminal."""
+    print(f"resfit: {visible(line)}", file=sys.stderr)
 
 
 def _end(number: int, frame: object) -> None:
@@ -69,14 +74,12 @@ def _unexpected(error: Exception) -> int:
     text = " ".join(str(error).split())[:300] or type(error).__name__
     if isinstance(error, OSError) and error.errno:  # of a file that nobody had an answer for: no mistake of the program
         where, what = error.filename or "a file", error.strerror
-        print(f"resfit: {where}: {what}. See to the disk and its rights, and run it again.", file=sys.stderr)
+        _fail(f"{where}: {what}. See to the disk and its rights, and run it again.")
         return 6
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
-        print(f"resfit: out of memory: {text}. Use a smaller train.batch_size or network.", file=sys.stderr)
+        _fail(f"out of memory: {text}. Use a smaller train.batch_size or network.")
         return 6
-    print(
-        f"resfit: unexpected {type(error).__name__}: {text}. Run it again with --debug to see where.", file=sys.stderr
-    )
+    _fail(f"unexpected {type(error).__name__}: {text}. Run it again with --debug to see where.")
     return 1
 
 

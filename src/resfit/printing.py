@@ -1,13 +1,35 @@
 """What a verb prints for people: results in, text out. No torch; what goes to which stream is said in `verbs`."""
 
+import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from resfit.errors import visible
 
 if TYPE_CHECKING:  # `resfit --help` needs none of them
     from resfit.budget import Verdict
     from resfit.models.cost import Cost
     from resfit.models.layertable import Layer
     from resfit.models.spec import ModelSpec
+
+
+def lines_text(text: str) -> str:
+    """Return lines for people with nothing in them that acts on a terminal; a name's own newline is made visible before."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def json_text(value: Any) -> str:
+    """Return indented ASCII JSON; a byte of a name that is no UTF-8, which others refuse, is spelt out as by `visible`."""
+    return json.dumps(_without_surrogates(value), indent=2)
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return re.sub("[\ud800-\udfff]", lambda found: visible(found[0]), value)
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(inner) for key, inner in value.items()}
+    return [_without_surrogates(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def cost_text(name: str, spec: "ModelSpec", total: "Cost", verdict: "Verdict", layers: "Sequence[Layer]" = ()) -> str:
@@ -88,7 +110,7 @@ def each_seed_text(value: dict[str, Any], split: str) -> str:
         low, high = seed["interval"]
         opening = f"  opening {seed['opening']}" if "opening" in seed else ""
         score = f"{seed['accuracy']:.2%}  95% {low:.2%} to {high:.2%}  n {seed['n']:,}  nll {seed['nll']:.4f}"
-        lines.append(f"{seed['run']}  {score}{opening}")
+        lines.append(f"{visible(seed['run'])}  {score}{opening}")
     seed = value["seeds"][0]
     lines.append(seeds_text(value["accuracy"], split))
     lines.append(_origin(seed))
@@ -97,9 +119,10 @@ def each_seed_text(value: dict[str, Any], split: str) -> str:
 
 def score_text(value: dict[str, Any], split: str) -> str:
     """Return a score by class and in all, each with its interval, and what the weights were trained on."""
-    width = max(len(name) for name in value["classes"])
+    classes = {visible(name): row for name, row in value["classes"].items()}
+    width = max(map(len, classes))
     lines = []
-    for name, row in value["classes"].items():
+    for name, row in classes.items():
         shown = f"{row['accuracy']:7.2%}" if row["n"] else "     --"
         low, high = row["interval"]
         lines.append(f"{name:<{width}}  {shown}  {row['correct']:,} of {row['n']:,}  95% {low:.2%} to {high:.2%}")
@@ -128,16 +151,16 @@ def receipt_text(receipt: dict[str, Any]) -> str:
 def prediction_text(report: dict[str, Any], out: str | None) -> str:
     """Return the shares of the predicted classes beside those on val, and the warnings."""
     val = report.get("val")
-    width = max(len(name) for name in report["class_shares"])
+    width = max(len(visible(name)) for name in report["class_shares"])
     lines = [f"{'predicted':<{width}}  images" + ("     val" if val else "")]
     for name, share in report["class_shares"].items():
-        lines.append(f"{name:<{width}}  {share:6.1%}" + (f"  {val['class_shares'][name]:6.1%}" if val else ""))
+        lines.append(f"{visible(name):<{width}}  {share:6.1%}" + (f"  {val['class_shares'][name]:6.1%}" if val else ""))
     both = f"  {val['confidence']:6.3f}" if val else ""
     lines.append(f"{'confidence':<{width}}  {report['confidence']:6.3f}" + both)
     lines += [
         f"warning: {warning}: are these images like the ones it was trained on?" for warning in report["warnings"]
     ]
-    lines.append(f"{report['n']:,} images; {report['budget']}" + (f"; written to {out}" if out else ""))
+    lines.append(f"{report['n']:,} images; {report['budget']}" + (f"; written to {visible(out)}" if out else ""))
     return "\n".join(lines)
 
 
@@ -153,13 +176,13 @@ def export_text(value: dict[str, Any]) -> str:
     lines.append(
         f"compared on the {parity['n']:,} images of val{seen}: logits differ by {parity['max_difference']:.2g} at most"
     )
-    return "\n".join([*lines, *(f"written to {file}" for file in value["files"])])
+    return "\n".join([*lines, *(f"written to {visible(file)}" for file in value["files"])])
 
 
 def curves_text(runs: Sequence[dict[str, Any]], out: str) -> str:
     """Return a line for each run that was drawn, and where the drawing is."""
-    lines = [f"{run['name']}: {run['epochs']:,} epoch{'s' * (run['epochs'] != 1)}" for run in runs]
-    return "\n".join([*lines, f"written to {out}"])
+    lines = [f"{visible(run['name'])}: {run['epochs']:,} epoch{'s' * (run['epochs'] != 1)}" for run in runs]
+    return "\n".join([*lines, f"written to {visible(out)}"])
 
 
 def bench_text(value: dict[str, Any]) -> str:
@@ -186,7 +209,7 @@ def bench_text(value: dict[str, Any]) -> str:
 
 def info_text(value: dict[str, Any]) -> str:
     """Return what `data info` found: splits, sizes, and where the decoded images are."""
-    lines = [f"{value['source']}: read by {value['reader']}; brings {', '.join(value['brings'])}"]
+    lines = [f"{visible(value['source'])}: read by {value['reader']}; brings {', '.join(value['brings'])}"]
     for name, split in value["splits"].items():
         counts = split["classes"].values()
         some = f"{min(counts):,} to {max(counts):,}" if min(counts) < max(counts) else f"{min(counts):,}"
@@ -197,29 +220,30 @@ def info_text(value: dict[str, Any]) -> str:
     cache = value["cache"]
     state = "warm" if cache["warm"] else "cold: `resfit data prepare` fills it" if cache["used"] else "not needed"
     lines.append(f"sizes  {sizes or 'none could be read'}, of {value['looked_at']:,} images looked at")
-    lines.append(f"cache  {cache['folder']}: {state}; {cache['bytes'] / 2**20:,.1f} MiB on disk")
+    lines.append(f"cache  {visible(cache['folder'])}: {state}; {cache['bytes'] / 2**20:,.1f} MiB on disk")
     shown = f"{value['image_size']}x{value['image_size']}"
     return "\n".join([*lines, f"memory {value['memory_bytes'] / 2**20:,.1f} MiB decoded to {shown}"])
 
 
 def check_text(value: dict[str, Any]) -> str:
     """Return a line for each problem that `data check` found, with its examples."""
-    lines = [
-        f"{'wrong' if problem['fatal'] else 'look'}: {problem['kind']}: {problem['count']:,}: {'; '.join(problem['examples'])}"
-        + ("; ..." if problem["count"] > len(problem["examples"]) else "")
-        for problem in value["problems"]
-    ]
+    lines = []
+    for problem in value["problems"]:
+        kind = f"{'wrong' if problem['fatal'] else 'look'}: {problem['kind']}: {problem['count']:,}"
+        more = "; ..." if problem["count"] > len(problem["examples"]) else ""
+        lines.append(f"{kind}: {'; '.join(map(visible, problem['examples']))}{more}")
     verdict = "can be trained on" if value["ok"] else "must be repaired first"
     return "\n".join(
-        [*lines, f"{value['source']}: {value['images']:,} images of {value['classes']:,} classes, {verdict}"]
+        [*lines, f"{visible(value['source'])}: {value['images']:,} images of {value['classes']:,} classes, {verdict}"]
     )
 
 
 def prepare_text(value: dict[str, Any]) -> str:
     """Return how many images `data prepare` decoded, how fast, and where they are."""
     if value["folder"] is None:
-        return f"{value['source']}: read as fast again, so it is not cached"
+        return f"{visible(value['source'])}: read as fast again, so it is not cached"
     rate = "all there already"
     if value["decoded"]:
         rate = f"{value['decoded']:,} decoded, {value['images_per_second']:,.0f} images/s"
-    return f"{value['source']}: {value['images']:,} images at {value['image_size']} pixels: {rate}; {value['folder']}"
+    where = f"{visible(value['source'])}: {value['images']:,} images at {value['image_size']} pixels"
+    return f"{where}: {rate}; {visible(value['folder'])}"

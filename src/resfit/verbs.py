@@ -19,11 +19,11 @@ Verb = Callable[[Arguments], int]  # returns the exit code
 
 
 def _print(a: Arguments, value: Any, text: str) -> None:
-    print(json.dumps(value, indent=2) if a.json else text)
+    print(printing.json_text(value) if a.json else printing.lines_text(text))
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(printing.lines_text(text), file=sys.stderr)
 
 
 def do_cost(a: Arguments) -> int:
@@ -254,7 +254,7 @@ def do_predict(a: Arguments) -> int:
     if a.json:
         rows = zip(answers.ids, answers.labels.tolist(), strict=True)
         shown = {} if a.out else {"predictions": [{"ID": name, "Labels": label} for name, label in rows]}
-        print(json.dumps({"runs": runs, "out": out, **report, **shown}, indent=2))
+        print(printing.json_text({"runs": runs, "out": out, **report, **shown}))
     else:
         _say(printing.prediction_text(report, out))
     return 0
@@ -288,7 +288,7 @@ def do_curves(a: Arguments) -> int:
     rows = [(label(run), len(run.seeds), run.epochs) for run in curves]
     value = [{"name": name, "seeds": seeds, "epochs": epochs} for name, seeds, epochs in rows]
     if a.json:
-        print(json.dumps({"out": str(a.out), "runs": value}, indent=2))
+        print(printing.json_text({"out": str(a.out), "runs": value}))
     else:
         _say(printing.curves_text(value, str(a.out)))
     return 0
@@ -355,7 +355,7 @@ def do_demo(a: Arguments) -> int:
 
     value = run_demo(a.out)
     if a.json:
-        print(json.dumps(value, indent=2))
+        print(printing.json_text(value))
     return 0
 
 

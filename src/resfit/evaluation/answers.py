@@ -1,7 +1,6 @@
 """Predictions for images without labels: the mean of one or several networks, the competition CSV, and a look for drift."""
 
 import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from resfit.budget import Budget, Verdict, check_budget
+from resfit.csvtext import csv_text
 from resfit.data.sources import list_unlabelled
 from resfit.errors import DataError, UsageError
 from resfit.evaluation.bundle import Bundle, load_bundle
@@ -76,12 +76,8 @@ def summed_verdict(bundles: Sequence[Bundle]) -> Verdict:
 
 def to_csv(answers: Answers, names: bool = False) -> str:
     """Return the CSV text: the header and one row an image, with class indices or, on request, names."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(answers.header)
     shown = [answers.class_names[label] if names else label for label in answers.labels]
-    writer.writerows(zip(answers.ids, shown, strict=True))
-    return buffer.getvalue()
+    return csv_text([answers.header, *zip(answers.ids, shown, strict=True)])
 
 
 def describe(answers: Answers) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """How a run begins, continues and ends: `train` and `resume` around the loop."""
 
 import contextlib
-import csv
-import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 
 from resfit import durable
 from resfit.budget import check_budget
+from resfit.csvtext import csv_text
 from resfit.data.batches import make_normalize
 from resfit.data.feed import memory_limit
 from resfit.data.images import ImageSet, PixelRule
@@ -402,10 +401,8 @@ def _write_manifest(run: Run, recipe: Recipe) -> None:
     """Write down who is in which split where the source brings none of its own."""
     source, file = run.info["source"], run.folder / "split.csv"
     if source is not None and not file.exists() and "all" in open_source(source).splits:
-        buffer = io.StringIO()
         rows = split_manifest(source, recipe.data.val_fraction)
-        csv.writer(buffer, lineterminator="\n").writerows([("id", "class", "split"), *rows])
-        durable.write_text(file, buffer.getvalue())
+        durable.write_text(file, csv_text([("id", "class", "split"), *rows]))
 
 
 def absolute(data: str | Path) -> str:
