@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from resfit.cli import main
-from resfit.csvtext import csv_text
-from resfit.errors import visible
+from resfit.escaping import csv_text, visible
 from resfit.runs import Run
 
 CLASSES = (

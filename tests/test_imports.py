@@ -15,7 +15,7 @@ SOURCE = Path(resfit.__file__).parent
 ALLOWED = {
     "errors": set(),
     "durable": {"errors"},
-    "csvtext": {"errors"},
+    "escaping": set(),
     "machine": {"errors", ""},
     "models": {"errors", "models"},
     "budget": {"errors", "models"},
@@ -23,13 +23,13 @@ ALLOWED = {
     "recipe": {"errors", "models", "budget", "plugins"},
     "recipefile": {"errors", "models", "recipe"},
     "runs": {"errors", "durable", "recipe", "recipefile"},
-    "data": {"errors", "durable", "machine", "plugins", "budget", "data"},
+    "data": {"errors", "escaping", "durable", "machine", "plugins", "budget", "data"},
 }
 ALLOWED["evaluation"] = {*ALLOWED, "evaluation"}
 ALLOWED["training"] = {*ALLOWED, "training", ""}
 ALLOWED["published"] = {*ALLOWED, "published"}
 ALLOWED["estimator"] = {"errors", "recipe", "recipefile", "data", "evaluation", "training"}
-ALLOWED["demo"] = {"errors", "data", "evaluation", "training"}
+ALLOWED["demo"] = {"escaping", "data", "evaluation", "training"}
 ALLOWED["doctor"] = {"", "machine", "data", "evaluation"}
 ALLOWED["bench"] = {"data", "evaluation", "machine", "models", "recipe", "recipefile", "training"}
 ALLOWED["solver"] = {"errors", "machine", "models", "budget", "evaluation"}
@@ -46,9 +46,9 @@ ALLOWED["study"] = {*ALLOWED, "charts", "drawing", "training", "published", "stu
 ALLOWED["drawing"] = {"errors"}
 ALLOWED["charts"] = {"drawing"}
 ALLOWED["curves"] = {"errors", "durable", "runs", "charts", "drawing"}
-ALLOWED["printing"] = {"errors", "budget", "models"}
+ALLOWED["printing"] = {"escaping", "budget", "models"}
 ALLOWED["verbs"] = set(ALLOWED)
-ALLOWED["cli"] = {"errors", "verbs", ""}
+ALLOWED["cli"] = {"errors", "escaping", "verbs", ""}
 ALLOWED["__init__"] = set(ALLOWED)
 ALLOWED["__main__"] = {"cli"}
 

@@ -11,7 +11,8 @@ from typing import NoReturn
 
 import resfit
 from resfit import verbs
-from resfit.errors import ResfitError, UsageError, nearest, visible
+from resfit.errors import ResfitError, UsageError, nearest
+from resfit.escaping import visible
 
 
 class Parser(argparse.ArgumentParser):

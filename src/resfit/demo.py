@@ -8,7 +8,7 @@ from PIL import Image
 
 from resfit.data.images import PixelRule
 from resfit.data.sources import load_split
-from resfit.errors import visible
+from resfit.escaping import visible
 from resfit.evaluation.answers import predict
 from resfit.evaluation.holdout import test
 from resfit.training.launch import train

@@ -1,7 +1,6 @@
 """The errors a user can meet: one line each, `WHERE: what is wrong. What to do.`, and the exit code that goes with it."""
 
 import difflib
-import unicodedata
 from collections.abc import Iterable
 
 
@@ -49,21 +48,3 @@ def nearest(word: str, choices: Iterable[str], most: int = 3) -> str:
     near = difflib.get_close_matches(word, known, n=most, cutoff=0.6)
     found = list(dict.fromkeys([*longer, *near]))[:most]
     return f" Did you mean {' or '.join(repr(f) for f in found)}?" if found else ""
-
-
-def visible(text: str) -> str:
-    """Return `text` as it may be shown to people: what acts on a terminal, or turns other text around, is spelt out.
-
-    Control characters, newlines among them, and the invisible ones that format (those that embed, isolate or override a
-    direction: Boucher & Anderson 2021, "Trojan Source", arXiv 2111.00169) become `\\x1b` or `\\u202e`, bytes of a path that
-    are no UTF-8 `\\xff`. All other text stays as it is: the joiners of scripts and emoji, and every kind of space too.
-    """
-    return text if text.isascii() and text.isprintable() else "".join(map(_spelt, text))
-
-
-def _spelt(character: str) -> str:
-    code = ord(character)
-    if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp") or character in "\u200c\u200d":
-        return character
-    code -= 0xDC00 if 0xDC80 <= code <= 0xDCFF else 0  # a byte that is no UTF-8, as Python holds it
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 2**16 else f"\\U{code:08x}"

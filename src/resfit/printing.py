@@ -1,11 +1,9 @@
 """What a verb prints for people: results in, text out. No torch; what goes to which stream is said in `verbs`."""
 
-import json
-import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from resfit.errors import visible
+from resfit.escaping import visible
 
 if TYPE_CHECKING:  # `resfit --help` needs none of them
     from resfit.budget import Verdict
@@ -17,19 +15,6 @@ if TYPE_CHECKING:  # `resfit --help` needs none of them
 def lines_text(text: str) -> str:
     """Return lines for people with nothing in them that acts on a terminal; a name's own newline is made visible before."""
     return "\n".join(map(visible, text.split("\n")))
-
-
-def json_text(value: Any) -> str:
-    """Return indented ASCII JSON; a byte of a name that is no UTF-8, which others refuse, is spelt out as by `visible`."""
-    return json.dumps(_without_surrogates(value), indent=2)
-
-
-def _without_surrogates(value: Any) -> Any:
-    if isinstance(value, str):
-        return re.sub("[\ud800-\udfff]", lambda found: visible(found[0]), value)
-    if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(inner) for key, inner in value.items()}
-    return [_without_surrogates(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def cost_text(name: str, spec: "ModelSpec", total: "Cost", verdict: "Verdict", layers: "Sequence[Layer]" = ()) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from resfit import printing
 from resfit.errors import UsageError
+from resfit.escaping import json_text
 
 if TYPE_CHECKING:
     from resfit.runs import Run
@@ -19,7 +20,7 @@ Verb = Callable[[Arguments], int]  # returns the exit code
 
 
 def _print(a: Arguments, value: Any, text: str) -> None:
-    print(printing.json_text(value) if a.json else printing.lines_text(text))
+    print(json_text(value) if a.json else printing.lines_text(text))
 
 
 def _say(text: str) -> None:
@@ -254,7 +255,7 @@ def do_predict(a: Arguments) -> int:
     if a.json:
         rows = zip(answers.ids, answers.labels.tolist(), strict=True)
         shown = {} if a.out else {"predictions": [{"ID": name, "Labels": label} for name, label in rows]}
-        print(printing.json_text({"runs": runs, "out": out, **report, **shown}))
+        print(json_text({"runs": runs, "out": out, **report, **shown}))
     else:
         _say(printing.prediction_text(report, out))
     return 0
@@ -288,7 +289,7 @@ def do_curves(a: Arguments) -> int:
     rows = [(label(run), len(run.seeds), run.epochs) for run in curves]
     value = [{"name": name, "seeds": seeds, "epochs": epochs} for name, seeds, epochs in rows]
     if a.json:
-        print(printing.json_text({"out": str(a.out), "runs": value}))
+        print(json_text({"out": str(a.out), "runs": value}))
     else:
         _say(printing.curves_text(value, str(a.out)))
     return 0
@@ -355,7 +356,7 @@ def do_demo(a: Arguments) -> int:
 
     value = run_demo(a.out)
     if a.json:
-        print(printing.json_text(value))
+        print(json_text(value))
     return 0
 
 

@@ -22,7 +22,8 @@ import numpy as np
 from resfit.data.images import ImageSet
 from resfit.data.listing import Allocate
 from resfit.durable import write_json
-from resfit.errors import ResourceError, visible
+from resfit.errors import ResourceError
+from resfit.escaping import visible
 from resfit.machine import free_memory
 
 FORMAT = 2  # raise it when decoded pixels, keys or the layout of an entry change

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from resfit.budget import Budget, Verdict, check_budget
-from resfit.csvtext import csv_text
 from resfit.data.sources import list_unlabelled
 from resfit.errors import DataError, UsageError
+from resfit.escaping import csv_text
 from resfit.evaluation.bundle import Bundle, load_bundle
 from resfit.evaluation.metrics import drift, softmax
 from resfit.evaluation.stream import stream_logits

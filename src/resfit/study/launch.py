@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from resfit import durable
 from resfit.budget import Budget
-from resfit.errors import DataError, GateError, MissingExtraError, ResfitError, ResourceError, UsageError, visible
+from resfit.errors import DataError, GateError, MissingExtraError, ResfitError, ResourceError, UsageError
+from resfit.escaping import visible
 from resfit.machine import default_threads
 from resfit.recipe import recipe_to_toml
 from resfit.study.answer import live_lines, summarise

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from resfit import durable
 from resfit.budget import check_budget
-from resfit.csvtext import csv_text
 from resfit.data.batches import make_normalize
 from resfit.data.feed import memory_limit
 from resfit.data.images import ImageSet, PixelRule
 from resfit.data.sources import load_split, load_splits, open_source, split_manifest
 from resfit.errors import DataError, GateError, ResourceError, UsageError
+from resfit.escaping import csv_text
 from resfit.evaluation.holdout import find_source
 from resfit.machine import choose_device, commit, default_threads, describe, tune, versions
 from resfit.models.families import build, cost

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from resfit import durable
-from resfit.errors import visible
+from resfit.escaping import visible
 from resfit.training.state import TrainState
 
 

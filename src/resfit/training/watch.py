@@ -20,7 +20,8 @@ from shlex import quote
 
 from torch._C._distributed_c10d import Store
 
-from resfit.errors import ResfitError, ResourceError, visible
+from resfit.errors import ResfitError, ResourceError
+from resfit.escaping import visible
 
 BEAT = 0.5  # seconds from one sign of life to the next
 GRACE = 3.0  # seconds that the main thread has to leave by itself once a verdict stands
