@@ -16,6 +16,7 @@ ALLOWED = {
     "errors": set(),
     "durable": {"errors"},
     "escaping": set(),
+    "columns": set(),
     "machine": {"errors", ""},
     "models": {"errors", "models"},
     "budget": {"errors", "models"},
@@ -46,7 +47,7 @@ ALLOWED["study"] = {*ALLOWED, "charts", "drawing", "training", "published", "stu
 ALLOWED["drawing"] = {"errors"}
 ALLOWED["charts"] = {"drawing"}
 ALLOWED["curves"] = {"errors", "durable", "runs", "charts", "drawing"}
-ALLOWED["printing"] = {"escaping", "budget", "models"}
+ALLOWED["printing"] = {"escaping", "columns", "budget", "models"}
 ALLOWED["verbs"] = set(ALLOWED)
 ALLOWED["cli"] = {"errors", "escaping", "verbs", ""}
 ALLOWED["__init__"] = set(ALLOWED)

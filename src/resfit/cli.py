@@ -203,9 +203,31 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     _device(p)
 
     p = verb("predict", verbs.do_predict, "Predict images with one or several runs (their probabilities are averaged).")
-    p.add_argument("words", nargs="+", metavar="RUN [RUN ...] PATH [PATH ...]", help="runs first, then images")
-    p.add_argument("-o", "--out", metavar="CSV", type=Path, help="where to write ID,Labels (default, or -: stdout)")
-    p.add_argument("--names", action="store_true", help="write class names instead of indices")
+    p.add_argument(
+        "words",
+        nargs="+",
+        metavar="RUN [RUN ...] PATH [PATH ...]",
+        help="runs first, then images: files, folders, an .npz, the competition pickle, or - for one image on stdin",
+    )
+    p.add_argument(
+        "--files-from",
+        metavar="FILE",
+        help="predict the paths that FILE (-: stdin) lists, one a line, or ended by zero bytes as `find -print0` does",
+    )
+    p.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="where to write: .csv, .jsonl (default: stdout, a terminal: a table)",
+    )
+    p.add_argument(
+        "--format",
+        choices=("csv", "jsonl", "table"),
+        help="csv: ID,Labels; jsonl: an object an image, with probabilities",
+    )
+    p.add_argument("--top", type=int, metavar="K", help="classes an image in jsonl (default all) and table (default 3)")
+    p.add_argument("--names", action="store_true", help="csv: write class names instead of indices")
     p.add_argument(
         "--sample",
         metavar="CSV",

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from resfit.columns import align, cut, places
 from resfit.escaping import visible
 
 if TYPE_CHECKING:  # `resfit --help` needs none of them
@@ -10,6 +11,8 @@ if TYPE_CHECKING:  # `resfit --help` needs none of them
     from resfit.models.cost import Cost
     from resfit.models.layertable import Layer
     from resfit.models.spec import ModelSpec
+
+LONGEST_CLASS, SHORTEST_ID = 24, 16  # places in a table of predictions
 
 
 def lines_text(text: str) -> str:
@@ -133,12 +136,30 @@ def receipt_text(receipt: dict[str, Any]) -> str:
     return f"{score_text(receipt, 'test')}\n{opening}"
 
 
+def answers_text(
+    ids: Sequence[str], ranked: Sequence[Sequence[tuple[int, float]]], names: Sequence[str], width: int | None
+) -> str:
+    """Return a table of images with their most probable classes and probs; ids are cut where a row is wider than `width`."""
+    shown = [cut(visible(name), LONGEST_CLASS) for name in names]
+    most = max(map(len, ranked))
+    ranks = ("label", "second", "third", *map(str, range(4, most + 1)))
+    head = [word for rank in ranks[:most] for word in (rank, "score")]
+    cells = [[cell for k, p in row for cell in (shown[k], f"{p:.1%}")] for row in ranked]
+    right = frozenset(range(1, 2 * most, 2))
+    scores = align([head, *cells], right)
+    left = None if width is None else max(SHORTEST_ID, width - 2 - max(map(places, scores)))
+    images = [visible(name) for name in ("image", *ids)]
+    images = images if left is None else [cut(name, left, keep_end=True) for name in images]
+    return "\n".join(align(list(zip(images, scores, strict=True))))
+
+
 def prediction_text(report: dict[str, Any], out: str | None) -> str:
     """Return the shares of the predicted classes beside those on val, and the warnings."""
     val = report.get("val")
     width = max(len(visible(name)) for name in report["class_shares"])
     lines = [f"{'predicted':<{width}}  images" + ("     val" if val else "")]
-    for name, share in report["class_shares"].items():
+    many = report["n"] >= len(report["class_shares"])  # of fewer images the shares say nothing
+    for name, share in report["class_shares"].items() if many else ():
         lines.append(f"{visible(name):<{width}}  {share:6.1%}" + (f"  {val['class_shares'][name]:6.1%}" if val else ""))
     both = f"  {val['confidence']:6.3f}" if val else ""
     lines.append(f"{'confidence':<{width}}  {report['confidence']:6.3f}" + both)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from resfit.budget import Budget, Verdict, check_budget
-from resfit.data.sources import list_unlabelled
+from resfit.data.unlabelled import list_unlabelled
 from resfit.errors import DataError, UsageError
-from resfit.escaping import csv_text
+from resfit.escaping import csv_text, json_text
 from resfit.evaluation.bundle import Bundle, load_bundle
 from resfit.evaluation.metrics import drift, softmax
 from resfit.evaluation.stream import stream_logits
@@ -78,6 +78,26 @@ def to_csv(answers: Answers, names: bool = False) -> str:
     """Return the CSV text: the header and one row an image, with class indices or, on request, names."""
     shown = [answers.class_names[label] if names else label for label in answers.labels]
     return csv_text([answers.header, *zip(answers.ids, shown, strict=True)])
+
+
+def ranked(answers: Answers, top: int | None = None) -> list[list[tuple[int, float]]]:
+    """Return each image's `top` most probable classes (all without it), and their probs, the most probable first."""
+    order = np.argsort(-answers.probs, axis=1, kind="stable")[:, :top]
+    probs = np.take_along_axis(answers.probs, order, 1).astype(float).round(6)
+    return [list(zip(*row, strict=True)) for row in zip(order.tolist(), probs.tolist(), strict=True)]
+
+
+def to_jsonl(answers: Answers, top: int | None = None) -> str:
+    """Return a line of JSON an image: `id`, `label`, `index` and `score` of its class, `probabilities` by class.
+
+    These are all, or the `top` most probable, the most probable first, to six decimals.
+    """
+    lines = []
+    for name, row in zip(answers.ids, ranked(answers, top), strict=True):
+        (index, score), names = row[0], answers.class_names
+        value = {"id": name, "label": names[index], "index": index, "score": score}
+        lines.append(json_text(value | {"probabilities": {names[k]: p for k, p in row}}, None) + "\n")
+    return "".join(lines)
 
 
 def describe(answers: Answers) -> dict[str, Any]:
