@@ -139,34 +139,42 @@ def receipt_text(receipt: dict[str, Any]) -> str:
 def answers_text(
     ids: Sequence[str], ranked: Sequence[Sequence[tuple[int, float]]], names: Sequence[str], width: int | None
 ) -> str:
-    """Return a table of images with their most probable classes and probs; ids are cut where a row is wider than `width`."""
+    """Return a table of images with their most probable classes and probs.
+
+    Where a row is wider than `width`, the last classes are left out, then the beginnings of ids.
+    """
     shown = [cut(visible(name), LONGEST_CLASS) for name in names]
     most = max(map(len, ranked))
     ranks = ("label", "second", "third", *map(str, range(4, most + 1)))
-    head = [word for rank in ranks[:most] for word in (rank, "score")]
-    cells = [[cell for k, p in row for cell in (shown[k], f"{p:.1%}")] for row in ranked]
-    right = frozenset(range(1, 2 * most, 2))
-    scores = align([head, *cells], right)
-    left = None if width is None else max(SHORTEST_ID, width - 2 - max(map(places, scores)))
-    images = [visible(name) for name in ("image", *ids)]
-    images = images if left is None else [cut(name, left, keep_end=True) for name in images]
+    while True:
+        head = [word for rank in ranks[:most] for word in (rank, "score")]
+        cells = [[cell for k, p in row[:most] for cell in (shown[k], f"{p:.1%}")] for row in ranked]
+        scores = align([head, *cells], right=frozenset(range(1, 2 * most, 2)))
+        left = None if width is None else width - 2 - max(map(places, scores))
+        if left is None or left >= SHORTEST_ID or most == 1:
+            break
+        most -= 1
+    images = ["image", *map(visible, ids)]
+    images = images if left is None else [cut(name, max(SHORTEST_ID, left), keep_end=True) for name in images]
     return "\n".join(align(list(zip(images, scores, strict=True))))
 
 
 def prediction_text(report: dict[str, Any], out: str | None) -> str:
-    """Return the shares of the predicted classes beside those on val, and the warnings."""
-    val = report.get("val")
-    width = max(len(visible(name)) for name in report["class_shares"])
-    lines = [f"{'predicted':<{width}}  images" + ("     val" if val else "")]
-    many = report["n"] >= len(report["class_shares"])  # of fewer images the shares say nothing
-    for name, share in report["class_shares"].items() if many else ():
-        lines.append(f"{visible(name):<{width}}  {share:6.1%}" + (f"  {val['class_shares'][name]:6.1%}" if val else ""))
-    both = f"  {val['confidence']:6.3f}" if val else ""
-    lines.append(f"{'confidence':<{width}}  {report['confidence']:6.3f}" + both)
+    """Return the shares of the predicted classes beside those on val, which of few images say nothing, and the warnings."""
+    val, lines = report.get("val"), []
+    if report["n"] >= len(report["class_shares"]):
+        width = max(len("confidence"), *(len(visible(name)) for name in report["class_shares"]))
+        lines = [f"{'predicted':<{width}}  images" + ("     val" if val else "")]
+        for name, share in report["class_shares"].items():
+            beside = f"  {val['class_shares'][name]:6.1%}" if val else ""
+            lines.append(f"{visible(name):<{width}}  {share:6.1%}{beside}")
+        both = f"  {val['confidence']:6.3f}" if val else ""
+        lines.append(f"{'confidence':<{width}}  {report['confidence']:6.3f}{both}")
     lines += [
         f"warning: {warning}: are these images like the ones it was trained on?" for warning in report["warnings"]
     ]
-    lines.append(f"{report['n']:,} images; {report['budget']}" + (f"; written to {visible(out)}" if out else ""))
+    images = f"{report['n']:,} image{'s' * (report['n'] != 1)}"
+    lines.append(f"{images}; {report['budget']}" + (f"; written to {visible(out)}" if out else ""))
     return "\n".join(lines)
 
 

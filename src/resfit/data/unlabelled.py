@@ -83,6 +83,8 @@ def read_stdin() -> bytes:
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("-: standard input is not a pipe or file. Pipe something into it, or name a file.")
     data = sys.stdin.buffer.read(MOST_BYTES + 1)
+    if not data:
+        raise DataError("stdin: nothing came in. Pipe an image, or paths, into it.")
     if len(data) > MOST_BYTES:
         raise DataError(f"stdin: more than {MOST_BYTES >> 20} MiB. Pipe less into it, or name files.")
     return data
