@@ -76,7 +76,7 @@ def list_tree(top: Path, inside: bool = False) -> Tree:
                     continue
                 if inside and entry.is_symlink():
                     if leads_out(entry):
-                        passed += 1
+                        passed += not linked  # there it is counted too
                         continue
                     links.add(name)
                     if linked and entry.is_dir():
