@@ -156,8 +156,8 @@ def _make(format: str, bundle: Bundle, float16: bool, train: ImageSet | None) ->
     size = bundle.rule.size
     graph = make_graph(bundle.model, bundle.mean, bundle.std, size, float16)
     if format == "onnx":
+        from resfit.evaluation.runtime import load_onnx
         from resfit.shipping import onnx
-        from resfit.shipping.runtime import load_onnx
 
         model = onnx.to_onnx(graph, size)
         if train is not None:

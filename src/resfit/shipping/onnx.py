@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import onnx
 import torch
 
+from resfit.evaluation.runtime import seal
 from resfit.shipping.graph import Graph
-from resfit.shipping.runtime import seal
 
 OPSET = 20  # the first with GELU as one operator, which int8 needs; onnxruntime 1.17 (2024) and later read it
 
