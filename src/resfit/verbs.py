@@ -314,9 +314,11 @@ def _is_run(path: Path) -> bool:
 
 def _each_seed(word: str) -> list[str]:
     """Return the runs below a parent of --seeds, or the one run itself."""
-    from resfit.runs import seed_runs
+    if not (Path(word) / "seeds.json").is_file():
+        return [word]
+    from resfit.runs import seed_runs  # imports pydantic, which takes as long as one image's answer
 
-    return [str(run.folder) for run in seed_runs(word)] if (Path(word) / "seeds.json").is_file() else [word]
+    return [str(run.folder) for run in seed_runs(word)]
 
 
 def do_export(a: Arguments) -> int:
