@@ -89,7 +89,7 @@ def test_models_and_data_do_not_know_each_other():
         "import resfit.recipefile; resfit.recipefile.load_recipe('r4-lighter')",
         "from resfit.cli import main; main(['cost', 'r5', '--layers'])",
         "import resfit.cli, resfit.verbs, resfit.printing, resfit.curves",
-        "import resfit.evaluation.runtime",
+        "import resfit.evaluation.runtime, resfit.evaluation.answers, resfit.data.unlabelled",
         "import resfit.runs, resfit.budget, resfit.plugins, resfit.evaluation.metrics",
     ],
 )
