@@ -1,7 +1,8 @@
 """Images a second of `resfit.predict` from JPEG files on the CPU, beside torch and ONNX Runtime; prints one JSON object.
 
 Usage: python benchmarks/predict_rate.py FOLDER [--network r4-lighter] [--peer eager|onnx|onnx-64] [--images 10000]
-[--peer-images 500] [--repeats 5]. The network has random weights, in a bundle. The peers are plain loops over a fixed subset
+[--by torch|onnxruntime] [--peer-images 500] [--repeats 5]. The network has random weights, in a bundle, and with `--by
+onnxruntime` its model.onnx, which predict then answers with. The peers are plain loops over a fixed subset
 of the files, with as many threads, in alternation with resfit: `eager` opens a file with Pillow, makes it float and calls
 the torch network, one image at a time; `onnx` does so with an ONNX Runtime session, which folds the BatchNorms itself;
 `onnx-64` hands it 64 images at a time. These need the packages onnx, onnxscript and onnxruntime. `first_answer_seconds` is
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--network", default="r4-lighter")
     parser.add_argument("--peer", choices=GOALS, default="eager")
+    parser.add_argument("--by", choices=("torch", "onnxruntime"), default="torch")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--peer-images", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=5)
@@ -65,6 +67,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         bundle = Path(scratch) / "bundle"
         write(bundle, options.network)
+        if options.by == "onnxruntime":
+            add_onnx(bundle)
         answer, batch = peer(options.peer, bundle, Path(scratch)), 64 if options.peer == "onnx-64" else 1
         compare(bundle, answer, some[:8])
         ours: list[float] = []
@@ -73,8 +77,9 @@ def main() -> None:
             ours.append(len(paths) / seconds(lambda: resfit.predict([bundle], paths, "cpu")))
             theirs.append(len(some) / seconds(lambda: loop(answer, some, batch)))
         first = [first_answer(bundle, some[0]) for _ in range(options.repeats)]
+    side = ", by ONNX Runtime" if options.by == "onnxruntime" else ""
     show(
-        f"images/s of resfit.predict from JPEG files of 32 pixels, CPU, {options.network}",
+        f"images/s of resfit.predict from JPEG files of 32 pixels, CPU, {options.network}{side}",
         ours,
         GOALS[options.peer],
         data=f"{len(paths)} files of {options.folder.name}",
@@ -94,6 +99,17 @@ def write(folder: Path, network: str) -> None:
     recipe = load_recipe(network, settings)
     classes = [f"class {k}" for k in range(recipe.network.classes)]
     write_bundle(folder, recipe, resfit.build(recipe.network).state_dict(), classes)
+
+
+def add_onnx(bundle: Path) -> None:
+    """Give a bundle its model.onnx, as `export` does once its gate has passed: with random weights there is no val to ask."""
+    from resfit.shipping import onnx
+    from resfit.shipping.export import _config, _metadata
+    from resfit.shipping.graph import make_graph
+
+    loaded = load_bundle(bundle, "cpu")
+    model = onnx.to_onnx(make_graph(loaded.model, loaded.mean, loaded.std, loaded.rule.size, False), loaded.rule.size)
+    (bundle / "model.onnx").write_bytes(onnx.encode(model, _metadata(_config(loaded, bundle, "float32"))))
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import resfit
-from resfit.shipping.runtime import load_onnx
+from resfit.evaluation.runtime import load_onnx
 from result import keep, show
 from serve_abuse import same
 from serve_process import ask, resident, run, serving

@@ -12,6 +12,7 @@ from typing import NoReturn
 import resfit
 from resfit import verbs
 from resfit.errors import ResfitError, UsageError, nearest
+from resfit.escaping import visible
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         if error.claimed or not _is_echo(words):
-            print(f"resfit: {' '.join(str(error).split())}", file=sys.stderr)
+            _fail(" ".join(str(error).split()))
         return error.exit_code
     except BrokenPipeError:  # `resfit list | head` has what it wanted; a training without its reader has not
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,6 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _unexpected(error)
+
+
+def _fail(line: str) -> None:
+    """Print an error's one line; nothing that a file is called acts on the terminal."""
+    print(f"resfit: {visible(line)}", file=sys.stderr)
 
 
 def _end(number: int, frame: object) -> None:
@@ -69,14 +75,12 @@ def _unexpected(error: Exception) -> int:
     text = " ".join(str(error).split())[:300] or type(error).__name__
     if isinstance(error, OSError) and error.errno:  # of a file that nobody had an answer for: no mistake of the program
         where, what = error.filename or "a file", error.strerror
-        print(f"resfit: {where}: {what}. See to the disk and its rights, and run it again.", file=sys.stderr)
+        _fail(f"{where}: {what}. See to the disk and its rights, and run it again.")
         return 6
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
-        print(f"resfit: out of memory: {text}. Use a smaller train.batch_size or network.", file=sys.stderr)
+        _fail(f"out of memory: {text}. Use a smaller train.batch_size or network.")
         return 6
-    print(
-        f"resfit: unexpected {type(error).__name__}: {text}. Run it again with --debug to see where.", file=sys.stderr
-    )
+    _fail(f"unexpected {type(error).__name__}: {text}. Run it again with --debug to see where.")
     return 1
 
 
@@ -208,9 +212,31 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     p.add_argument("b", metavar="B", help="another one, on the same validation images")
 
     p = verb("predict", verbs.do_predict, "Predict images with one or several runs (their probabilities are averaged).")
-    p.add_argument("words", nargs="+", metavar="RUN [RUN ...] PATH [PATH ...]", help="runs first, then images")
-    p.add_argument("-o", "--out", metavar="CSV", type=Path, help="where to write ID,Labels (default, or -: stdout)")
-    p.add_argument("--names", action="store_true", help="write class names instead of indices")
+    p.add_argument(
+        "words",
+        nargs="+",
+        metavar="RUN [RUN ...] PATH [PATH ...]",
+        help="runs first, then images: files, folders, an .npz, the competition pickle, or - for one image on stdin",
+    )
+    p.add_argument(
+        "--files-from",
+        metavar="FILE",
+        help="predict the paths that FILE (-: stdin) lists, one a line, or ended by zero bytes as `find -print0` does",
+    )
+    p.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="where to write: .csv, .jsonl (default: stdout, a terminal: a table)",
+    )
+    p.add_argument(
+        "--format",
+        choices=("csv", "jsonl", "table"),
+        help="csv: ID,Labels; jsonl: an object an image, with probabilities",
+    )
+    p.add_argument("--top", type=int, metavar="K", help="classes an image in jsonl (default all) and table (default 3)")
+    p.add_argument("--names", action="store_true", help="csv: write class names instead of indices")
     p.add_argument(
         "--sample",
         metavar="CSV",

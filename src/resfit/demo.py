@@ -8,6 +8,7 @@ from PIL import Image
 
 from resfit.data.images import PixelRule
 from resfit.data.sources import load_split
+from resfit.escaping import visible
 from resfit.evaluation.answers import predict
 from resfit.evaluation.holdout import test
 from resfit.training.launch import train
@@ -34,7 +35,7 @@ def run_demo(out: Path | None = None) -> dict[str, Any]:
         ),
         f"everything      {run.folder}: recipe.toml, metrics.jsonl, summary.json, test.json, bundle/",
     ]
-    print("\n".join(lines), file=sys.stderr)
+    print("\n".join(map(visible, lines)), file=sys.stderr)
     return {"run": str(run.folder), "test_accuracy": receipt["accuracy"], "train_seconds": summary["train_seconds"]}
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from resfit.escaping import visible
 from resfit.printing import score_text
 
 
 def full_text(value: dict[str, Any]) -> str:
     """Return what `evaluate --full` found, a part after another; names of classes and images come from the data."""
-    names, parts = value["class_names"], [score_text(value, "val")]
+    names, parts = [*map(visible, value["class_names"])], [score_text(value, "val")]
     pairs = [
         (count, true, other)
         for true, row in enumerate(value["confusion"])
@@ -30,12 +31,12 @@ def full_text(value: dict[str, Any]) -> str:
     parts.append(_image_lines("most confident mistakes", value["mistakes"][:5], names, "confidence"))
     doubted = f"confident learning doubts {value['label_issues']:,} of {value['n']:,}"
     parts.append(_image_lines(f"most suspicious labels ({doubted})", value["suspicious"], names, "score"))
-    return _printable("\n".join(parts))
+    return "\n".join(parts)
 
 
 def _image_lines(title: str, rows: Sequence[dict[str, Any]], names: Sequence[str], number: str) -> str:
     lines = [
-        f"  {row['id']}: {names[row['label']]}, predicted {names[row['predicted']]}, {number} {row[number]:.4f}"
+        f"  {visible(row['id'])}: {names[row['label']]}, predicted {names[row['predicted']]}, {number} {row[number]:.4f}"
         for row in rows
     ]
     return "\n".join([title, *(lines or ["  none"])])
@@ -65,7 +66,8 @@ def _data_lines(value: dict[str, Any]) -> list[str]:
         )
     for pair in found["pairs"][:5]:
         other = "" if pair["same_label"] else ", with another label"
-        lines.append(f"  {pair['val']} is like {pair['train']} of train, distance {pair['distance']:.3f}{other}")
+        both = f"{visible(pair['val'])} is like {visible(pair['train'])} of train"
+        lines.append(f"  {both}, distance {pair['distance']:.3f}{other}")
     ratio = value["balance"]["ratio"]
     most = (
         "a class of train has no image"
@@ -78,14 +80,12 @@ def _data_lines(value: dict[str, Any]) -> list[str]:
 def comparison_text(value: dict[str, Any]) -> str:
     """Return the answer of `compare`, and what its interval does not cover."""
     a, b = value["accuracy"]["a"], value["accuracy"]["b"]
-    lines = [value["answer"], f"val accuracy: {a:.2%} and {b:.2%}; the interval covers other {value['covers']}"]
+    lines = [
+        visible(value["answer"]),
+        f"val accuracy: {a:.2%} and {b:.2%}; the interval covers other {value['covers']}",
+    ]
     if "seeds" not in value["covers"]:
         lines.append(
             "other seeds of the same recipes may answer otherwise: `resfit train --seeds 3` of both covers that"
         )
-    return _printable("\n".join(lines))
-
-
-def _printable(text: str) -> str:
-    """Return lines without what a terminal would obey: names of files and classes may hold anything."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return "\n".join(lines)

@@ -35,6 +35,18 @@ def choose_device(name: str) -> "torch.device":
     return device
 
 
+def is_surely_cpu(name: str) -> bool:
+    """Return whether `choose_device(name)` would be the CPU, as far as can be told without torch, which takes seconds."""
+    if name != "auto" or sys.platform == "darwin":
+        return name == "cpu"
+    from importlib import metadata  # slow to import
+
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or metadata.version("torch").endswith("+cpu"):
+        return True
+    cards = (*Path("/dev").glob("nvidia[0-9]*"), *(Path(f"/dev/{name}") for name in ("kfd", "dxg")))
+    return sys.platform == "linux" and not any(card.exists() for card in cards)
+
+
 def tune(threads: int) -> None:
     """Set torch's thread count and, on glibc, the allocator's thresholds; denormals count as zero; cuDNN times kernels.
 

@@ -3,11 +3,21 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from resfit.columns import align, cut, places
+from resfit.escaping import visible
+
 if TYPE_CHECKING:  # `resfit --help` needs none of them
     from resfit.budget import Verdict
     from resfit.models.cost import Cost
     from resfit.models.layertable import Layer
     from resfit.models.spec import ModelSpec
+
+LONGEST_CLASS, SHORTEST_ID = 24, 16  # places in a table of predictions
+
+
+def lines_text(text: str) -> str:
+    """Return lines for people with nothing in them that acts on a terminal; a name's own newline is made visible before."""
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def cost_text(name: str, spec: "ModelSpec", total: "Cost", verdict: "Verdict", layers: "Sequence[Layer]" = ()) -> str:
@@ -88,7 +98,7 @@ def each_seed_text(value: dict[str, Any], split: str) -> str:
         low, high = seed["interval"]
         opening = f"  opening {seed['opening']}" if "opening" in seed else ""
         score = f"{seed['accuracy']:.2%}  95% {low:.2%} to {high:.2%}  n {seed['n']:,}  nll {seed['nll']:.4f}"
-        lines.append(f"{seed['run']}  {score}{opening}")
+        lines.append(f"{visible(seed['run'])}  {score}{opening}")
     seed = value["seeds"][0]
     lines.append(seeds_text(value["accuracy"], split))
     lines.append(origin(seed))
@@ -97,14 +107,13 @@ def each_seed_text(value: dict[str, Any], split: str) -> str:
 
 def score_text(value: dict[str, Any], split: str) -> str:
     """Return a score by class and in all, each with its interval, and what the weights were trained on."""
-    width = max(len(name) for name in value["classes"])
+    classes = {visible(name): row for name, row in value["classes"].items()}
+    width = max(map(len, classes))
     lines = []
-    for name, row in value["classes"].items():
+    for name, row in classes.items():
         shown = f"{row['accuracy']:7.2%}" if row["n"] else "     --"
         low, high = row["interval"]
-        lines.append(
-            f"{printable(name):<{width}}  {shown}  {row['correct']:,} of {row['n']:,}  95% {low:.2%} to {high:.2%}"
-        )
+        lines.append(f"{name:<{width}}  {shown}  {row['correct']:,} of {row['n']:,}  95% {low:.2%} to {high:.2%}")
     low, high = value["interval"]
     score = f"{value['accuracy']:.2%}  95% {low:.2%} to {high:.2%}  n {value['n']:,}  nll {value['nll']:.4f}"
     lines.append(f"{split} accuracy {score}")
@@ -128,21 +137,45 @@ def receipt_text(receipt: dict[str, Any]) -> str:
     return f"{score_text(receipt, 'test')}\n{opening}"
 
 
+def answers_text(
+    ids: Sequence[str], ranked: Sequence[Sequence[tuple[int, float]]], names: Sequence[str], width: int | None
+) -> str:
+    """Return a table of images with their most probable classes and probs.
+
+    Where a row is wider than `width`, the last classes are left out, then the beginnings of ids.
+    """
+    shown = [cut(visible(name), LONGEST_CLASS) for name in names]
+    most = max(map(len, ranked))
+    ranks = ("label", "second", "third", *map(str, range(4, most + 1)))
+    while True:
+        head = [word for rank in ranks[:most] for word in (rank, "score")]
+        cells = [[cell for k, p in row[:most] for cell in (shown[k], f"{p:.1%}")] for row in ranked]
+        scores = align([head, *cells], right=frozenset(range(1, 2 * most, 2)))
+        left = None if width is None else width - 2 - max(map(places, scores))
+        if left is None or left >= SHORTEST_ID or most == 1:
+            break
+        most -= 1
+    images = ["image", *map(visible, ids)]
+    images = images if left is None else [cut(name, max(SHORTEST_ID, left), keep_end=True) for name in images]
+    return "\n".join(align(list(zip(images, scores, strict=True))))
+
+
 def prediction_text(report: dict[str, Any], out: str | None) -> str:
-    """Return the shares of the predicted classes beside those on val, and the warnings."""
-    val = report.get("val")
-    width = max(len(name) for name in report["class_shares"])
-    lines = [f"{'predicted':<{width}}  images" + ("     val" if val else "")]
-    for name, share in report["class_shares"].items():
-        lines.append(
-            f"{printable(name):<{width}}  {share:6.1%}" + (f"  {val['class_shares'][name]:6.1%}" if val else "")
-        )
-    both = f"  {val['confidence']:6.3f}" if val else ""
-    lines.append(f"{'confidence':<{width}}  {report['confidence']:6.3f}" + both)
+    """Return the shares of the predicted classes beside those on val, which of few images say nothing, and the warnings."""
+    val, lines = report.get("val"), []
+    if report["n"] >= len(report["class_shares"]):
+        width = max(len("confidence"), *(len(visible(name)) for name in report["class_shares"]))
+        lines = [f"{'predicted':<{width}}  images" + ("     val" if val else "")]
+        for name, share in report["class_shares"].items():
+            beside = f"  {val['class_shares'][name]:6.1%}" if val else ""
+            lines.append(f"{visible(name):<{width}}  {share:6.1%}{beside}")
+        both = f"  {val['confidence']:6.3f}" if val else ""
+        lines.append(f"{'confidence':<{width}}  {report['confidence']:6.3f}{both}")
     lines += [
         f"warning: {warning}: are these images like the ones it was trained on?" for warning in report["warnings"]
     ]
-    lines.append(f"{report['n']:,} images; {report['budget']}" + (f"; written to {out}" if out else ""))
+    images = f"{report['n']:,} image{'s' * (report['n'] != 1)}"
+    lines.append(f"{images}; {report['budget']}" + (f"; written to {visible(out)}" if out else ""))
     return "\n".join(lines)
 
 
@@ -158,7 +191,7 @@ def export_text(value: dict[str, Any]) -> str:
     lines.append(
         f"compared on the {parity['n']:,} images of val{seen}: logits differ by {parity['max_difference']:.2g} at most"
     )
-    return "\n".join([*lines, *(f"written to {file}" for file in value["files"])])
+    return "\n".join([*lines, *(f"written to {visible(file)}" for file in value["files"])])
 
 
 def serve_text(address: str, facts: dict[str, Any]) -> str:
@@ -170,13 +203,8 @@ def serve_text(address: str, facts: dict[str, Any]) -> str:
 
 def curves_text(runs: Sequence[dict[str, Any]], out: str) -> str:
     """Return a line for each run that was drawn, and where the drawing is."""
-    lines = [f"{run['name']}: {run['epochs']:,} epoch{'s' * (run['epochs'] != 1)}" for run in runs]
-    return "\n".join([*lines, f"written to {out}"])
-
-
-def printable(text: str) -> str:
-    """Return a name without what a terminal would obey: control characters, marks of direction."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    lines = [f"{visible(run['name'])}: {run['epochs']:,} epoch{'s' * (run['epochs'] != 1)}" for run in runs]
+    return "\n".join([*lines, f"written to {visible(out)}"])
 
 
 def report_text(value: dict[str, Any]) -> str:
@@ -188,8 +216,8 @@ def report_text(value: dict[str, Any]) -> str:
         if run["interval"]:
             low, high = (min(1.0, max(0.0, bound)) for bound in run["interval"])
             score += f" (95% {low:.2%} to {high:.2%}, n {run['n']:,})"
-        lines.append(f"{printable(run['name'])}: {score}{seeds}")
-    return "\n".join([*lines, f"written to {value['out']} ({value['bytes']:,} bytes)"])
+        lines.append(f"{visible(run['name'])}: {score}{seeds}")
+    return "\n".join([*lines, f"written to {visible(value['out'])} ({value['bytes']:,} bytes)"])
 
 
 def bench_text(value: dict[str, Any]) -> str:
@@ -216,7 +244,7 @@ def bench_text(value: dict[str, Any]) -> str:
 
 def info_text(value: dict[str, Any]) -> str:
     """Return what `data info` found: splits, sizes, and where the decoded images are."""
-    lines = [f"{value['source']}: read by {value['reader']}; brings {', '.join(value['brings'])}"]
+    lines = [f"{visible(value['source'])}: read by {value['reader']}; brings {', '.join(value['brings'])}"]
     for name, split in value["splits"].items():
         counts = split["classes"].values()
         some = f"{min(counts):,} to {max(counts):,}" if min(counts) < max(counts) else f"{min(counts):,}"
@@ -227,29 +255,30 @@ def info_text(value: dict[str, Any]) -> str:
     cache = value["cache"]
     state = "warm" if cache["warm"] else "cold: `resfit data prepare` fills it" if cache["used"] else "not needed"
     lines.append(f"sizes  {sizes or 'none could be read'}, of {value['looked_at']:,} images looked at")
-    lines.append(f"cache  {cache['folder']}: {state}; {cache['bytes'] / 2**20:,.1f} MiB on disk")
+    lines.append(f"cache  {visible(cache['folder'])}: {state}; {cache['bytes'] / 2**20:,.1f} MiB on disk")
     shown = f"{value['image_size']}x{value['image_size']}"
     return "\n".join([*lines, f"memory {value['memory_bytes'] / 2**20:,.1f} MiB decoded to {shown}"])
 
 
 def check_text(value: dict[str, Any]) -> str:
     """Return a line for each problem that `data check` found, with its examples."""
-    lines = [
-        f"{'wrong' if problem['fatal'] else 'look'}: {problem['kind']}: {problem['count']:,}: {'; '.join(problem['examples'])}"
-        + ("; ..." if problem["count"] > len(problem["examples"]) else "")
-        for problem in value["problems"]
-    ]
+    lines = []
+    for problem in value["problems"]:
+        kind = f"{'wrong' if problem['fatal'] else 'look'}: {problem['kind']}: {problem['count']:,}"
+        more = "; ..." if problem["count"] > len(problem["examples"]) else ""
+        lines.append(f"{kind}: {'; '.join(map(visible, problem['examples']))}{more}")
     verdict = "can be trained on" if value["ok"] else "must be repaired first"
     return "\n".join(
-        [*lines, f"{value['source']}: {value['images']:,} images of {value['classes']:,} classes, {verdict}"]
+        [*lines, f"{visible(value['source'])}: {value['images']:,} images of {value['classes']:,} classes, {verdict}"]
     )
 
 
 def prepare_text(value: dict[str, Any]) -> str:
     """Return how many images `data prepare` decoded, how fast, and where they are."""
     if value["folder"] is None:
-        return f"{value['source']}: read as fast again, so it is not cached"
+        return f"{visible(value['source'])}: read as fast again, so it is not cached"
     rate = "all there already"
     if value["decoded"]:
         rate = f"{value['decoded']:,} decoded, {value['images_per_second']:,.0f} images/s"
-    return f"{value['source']}: {value['images']:,} images at {value['image_size']} pixels: {rate}; {value['folder']}"
+    where = f"{visible(value['source'])}: {value['images']:,} images at {value['image_size']} pixels"
+    return f"{where}: {rate}; {visible(value['folder'])}"

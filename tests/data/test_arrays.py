@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from resfit.data.images import PixelRule
-from resfit.data.sources import load_split, load_unlabelled
+from resfit.data.sources import load_split
+from resfit.data.unlabelled import load_unlabelled
 from resfit.errors import MissingExtraError
 
 RULE = PixelRule(6)

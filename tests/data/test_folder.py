@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from resfit.data.images import PixelRule
-from resfit.data.sources import load_split, load_unlabelled, open_source
+from resfit.data.sources import load_split, open_source
+from resfit.data.unlabelled import load_unlabelled
 
 RULE = PixelRule(8)
 

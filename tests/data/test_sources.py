@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from resfit.data import listing, sources
 from resfit.data.images import PixelRule
 from resfit.data.listing import Source
-from resfit.data.sources import load_split, load_unlabelled, split_manifest
+from resfit.data.sources import load_split, split_manifest
 from resfit.data.splits import hold_out
+from resfit.data.unlabelled import load_unlabelled
 from resfit.errors import UsageError
 
 RULE = PixelRule(8)

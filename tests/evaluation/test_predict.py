@@ -9,7 +9,8 @@ import torch
 
 from resfit.errors import UsageError
 from resfit.evaluation.bundle import load_bundle
-from resfit.evaluation.predict import VIEWS, predict_logits, views
+from resfit.evaluation.config import VIEWS
+from resfit.evaluation.predict import predict_logits, views
 
 
 def test_views_and_weights():

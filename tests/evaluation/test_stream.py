@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from resfit.errors import DataError
-from resfit.evaluation import stream
+from resfit.evaluation import chunks, stream
 from resfit.evaluation.answers import predict
 from resfit.evaluation.bundle import load_bundle, write_bundle
 from resfit.evaluation.predict import views
@@ -67,7 +67,7 @@ def brute_force(folder, photos, only_first=False) -> np.ndarray:
 )
 def test_the_same_answers_as_one_image_at_a_time(photos, chunk, tta, below, monkeypatch):
     folder = make_bundle(photos / "b", "resnet:widths=96,16:blocks_per_stage=1,1:image_size=16", tta, below=below)
-    monkeypatch.setattr(stream, "CPU_PIXELS", chunk * 16 * 16)
+    monkeypatch.setattr(chunks, "CPU_PIXELS", chunk * 16 * 16)
     monkeypatch.setattr(stream, "WORTH_FOLDING", 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     answers = predict([folder], [photos / "photos", photos / "more.npz"], "cpu")
@@ -92,7 +92,7 @@ def test_networks_of_different_sizes_answer_together(photos, monkeypatch):
 
 def test_the_first_damaged_image_is_named(photos, monkeypatch):
     folder = make_bundle(photos / "b", "resnet:widths=8:blocks_per_stage=1:image_size=16")
-    monkeypatch.setattr(stream, "CPU_PIXELS", 4 * 16 * 16)
+    monkeypatch.setattr(chunks, "CPU_PIXELS", 4 * 16 * 16)
     for name in ("17.png", "30.jpg"):
         (photos / "photos" / name).write_bytes(b"")
     with pytest.raises(DataError, match=r"17.png: the file is empty"):
@@ -102,12 +102,12 @@ def test_the_first_damaged_image_is_named(photos, monkeypatch):
 def test_chunks_are_read_only_a_little_ahead():
     taken = 0
 
-    def chunks():
+    def some():
         for number in range(50):
             assert number <= taken + 3
             yield (number,)
 
-    for answer in stream._in_order(lambda chunk: chunk[0] ** 2, chunks(), 2, 1):
+    for answer in chunks.in_order(lambda chunk: chunk[0] ** 2, some(), 2, lambda: None):
         assert answer == taken**2
         taken += 1
     assert taken == 50

@@ -18,13 +18,13 @@ from resfit.data.images import PixelRule
 from resfit.data.sources import load_split
 from resfit.errors import GateError, MissingExtraError, UsageError
 from resfit.evaluation.bundle import load_bundle, write_bundle
+from resfit.evaluation.runtime import load_onnx
 from resfit.models.families import build
 from resfit.recipefile import load_recipe
 from resfit.runs import Run
 from resfit.shipping import export as exporting
 from resfit.shipping.export import export
 from resfit.shipping.graph import make_graph
-from resfit.shipping.runtime import load_onnx
 from resfit.training.launch import train
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
@@ -109,7 +109,7 @@ def test_the_bundle_is_served_without_torch(exported, tmp_path):
     np.save(tmp_path / "images.npy", images)
     code = """
 import sys, numpy as np
-from resfit.shipping.runtime import load_onnx
+from resfit.evaluation.runtime import load_onnx
 bundle = load_onnx(sys.argv[1] + "/bundle")
 np.save(sys.argv[1] + "/probs.npy", bundle.probs(np.load(sys.argv[1] + "/images.npy")))
 print(*bundle.class_names, "torch" in sys.modules)

@@ -7,6 +7,7 @@ import torch
 from resfit.data.images import PixelRule
 from resfit.data.sources import load_split
 from resfit.evaluation.predict import predict_logits
+from resfit.evaluation.runtime import load_onnx
 from resfit.models.families import build
 from resfit.models.networks import network
 from resfit.models.spec import parse_spec
@@ -14,7 +15,6 @@ from resfit.shipping import export as exporting
 from resfit.shipping.export import export
 from resfit.shipping.gate import compare
 from resfit.shipping.graph import make_graph, plain
-from resfit.shipping.runtime import load_onnx
 from resfit.training.launch import train
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)

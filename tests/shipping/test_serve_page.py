@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from resfit.shipping.runtime import load_onnx
+from resfit.evaluation.runtime import load_onnx
 
 HOSTILE_FILE = "<img src=x onerror=document.title='hit'>\u202egpj.jpg"
 ARTIFACTS = os.environ.get("RESFIT_ARTIFACTS")  # where screenshots are kept

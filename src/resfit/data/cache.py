@@ -23,6 +23,7 @@ from resfit.data.images import ImageSet
 from resfit.data.listing import Allocate
 from resfit.durable import write_json
 from resfit.errors import ResourceError
+from resfit.escaping import visible
 from resfit.machine import free_memory
 
 FORMAT = 2  # raise it when decoded pixels, keys or the layout of an entry change
@@ -57,7 +58,8 @@ def cached(key: dict[str, Any], build: Callable[[Allocate], ImageSet]) -> ImageS
         stored = _publish(temporary, place)
     except (OSError, ResourceError) as error:  # of the cache folder: what the source brings arrives as DataError
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        print(f"resfit: {place.parent}: not cached: {reason}. Set RESFIT_CACHE to a writable folder.", file=sys.stderr)
+        line = f"{place.parent}: not cached: {reason}. Set RESFIT_CACHE to a writable folder."
+        print(f"resfit: {visible(line)}", file=sys.stderr)
         stored = None
     finally:
         if temporary is not None:

@@ -40,6 +40,11 @@ class Listing:
     blobs: Callable[[Sequence[int]], Iterator[tuple[int, Blob]]]
     place: str = ""
 
+    def __post_init__(self) -> None:
+        for name in self.class_names:
+            if any("\ud800" <= character <= "\udfff" for character in name):  # it goes into files that are UTF-8
+                raise DataError(f"{self.place.rstrip(':/')}: class {name}: its name is no UTF-8. Rename it.")
+
     def name(self, i: int) -> str:
         """Return what image `i` is called in an error message."""
         return f"{self.place}{self.ids[i]}" if self.ids is not None else f"{self.place}: image {i}"

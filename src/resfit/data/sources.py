@@ -19,9 +19,8 @@ import numpy as np
 from resfit.data import arrays, competition, folder
 from resfit.data.cache import cached, in_memory
 from resfit.data.images import ImageSet, PixelRule, join
-from resfit.data.listing import Allocate, Blob, Listing, Source, read, read_keys
+from resfit.data.listing import Allocate, Listing, Source, read, read_keys
 from resfit.data.splits import TEST_SHARE, hold_out
-from resfit.data.tree import list_tree
 from resfit.errors import DataError, UsageError, nearest
 
 Split = Literal["train", "val", "trainval", "test"]
@@ -72,36 +71,6 @@ def choose(opened: Source, split: Split, val_fraction: float, read: Callable[[st
     if "val" not in opened.splits:
         return _without_or_with_val(train, split, val_fraction, 3, opened.name)
     return train if split == "train" else join([train, read("val")], f"{opened.name} (trainval)")
-
-
-def load_unlabelled(paths: Sequence[str | Path], rule: PixelRule) -> ImageSet:
-    """Return the images that `list_unlabelled` lists, decoded by `rule`, without labels."""
-    listings = list_unlabelled(paths)
-    found = [
-        read(listing, range(listing.count), rule, in_memory, str(path))
-        for listing, path in zip(listings, paths, strict=True)
-    ]
-    return join(found, ", ".join(map(str, paths)))
-
-
-def list_unlabelled(paths: Sequence[str | Path]) -> list[Listing]:
-    """Return a listing for each file, folder, .npz file or competition pickle, in the order given.
-
-    ids: a file's path as given, or the folder as given joined with the path below it; row numbers for arrays. Raises
-    DataError where two images of arrays would bear one id.
-    """
-    if not paths:
-        raise UsageError("paths: no images given. Name files or folders.")
-    found, seen = [], dict[str, str]()
-    for path in map(str, paths):
-        listing = _list_unlabelled(path)
-        if arrays.recognises(path) or competition.recognises(path):  # a path names its image, a row number may not
-            for name in listing.ids or ():
-                if name in seen:
-                    raise DataError(f"{path}: its id {name} is taken by an image of {seen[name]}. Predict them apart.")
-                seen[name] = path
-        found.append(listing)
-    return found
 
 
 def split_manifest(source: str | Path, val_fraction: float = 0.1) -> list[tuple[str, str, str]]:
@@ -222,25 +191,3 @@ def cache_key(opened: Source, part: str, rule: PixelRule) -> dict[str, Any]:
 def _labels(listing: Listing) -> np.ndarray:
     assert listing.labels is not None, "a Source lists labelled images"
     return listing.labels
-
-
-def _list_unlabelled(path: str) -> Listing:
-    """Return the listing of a file or folder without labels."""
-    if not Path(path).exists():
-        raise DataError(f"{path}: does not exist. Name image files, folders, a .npz or a competition pickle.")
-    if arrays.recognises(path):
-        return arrays.list_unlabelled(path)
-    if competition.recognises(path):
-        return competition.list_unlabelled(path)
-    ids: tuple[str, ...] = (path,)
-    if Path(path).is_dir():
-        ids = tuple(str(Path(path) / name) for name in list_tree(Path(path)).files())
-        if not ids:
-            raise DataError(f"{path}: no images in it. Name image files or a folder that has some.")
-
-    def blobs(index: Sequence[int]) -> Any:
-        for i in index:
-            blob: Blob = ids[i]
-            yield i, blob
-
-    return Listing(len(ids), None, (), ids, blobs)

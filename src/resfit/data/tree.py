@@ -4,6 +4,7 @@ Every file's size and time are looked at, each time, since an image overwritten 
 many, a second process looks at half of them.
 """
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -23,10 +24,14 @@ _WORTH = 20_000  # files from which on a second process, which starts in 20 ms, 
 
 @dataclass(frozen=True)
 class Tree:
-    """folders: {path below the top, "" for itself: names of its image files, sorted}; signature: 32 hex digits."""
+    """folders: {path below the top, "" for itself: names of its image files, sorted}; signature: 32 hex digits.
+
+    not_followed: the number of links that were passed over.
+    """
 
     folders: dict[str, list[str]]
     signature: str
+    not_followed: int = 0
 
     def files(self) -> list[str]:
         """Return the path below the top of every image file, sorted."""
@@ -35,31 +40,55 @@ class Tree:
         )
 
 
-def list_tree(top: Path) -> Tree:
+def list_tree(top: Path, inside: bool = False) -> Tree:
     """Return what is below `top`, links followed; raises DataError for a folder or link that cannot be read.
 
-    Hidden files and folders, `__MACOSX` and whatever has no image extension are passed over.
+    Hidden files and folders, `__MACOSX` and whatever has no image extension are passed over. With `inside` no link leads out
+    of `top`: one to a place that is not below it, or round in circles, is not followed, and counted. A folder reached by a link
+    has its own links to folders left alone: where they lead is listed from there too, and each more would multiply the paths.
     """
     folders: dict[str, list[str]] = {}
+    real, passed = os.path.realpath(top), 0
 
-    def enter(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> None:
+    def leads_out(entry: "os.DirEntry[str]") -> bool:
+        try:
+            entry.stat()
+        except FileNotFoundError:
+            pass  # to nothing: said where it is read, if nothing is where it may lead
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return True
+            raise
+        return not Path(os.path.realpath(entry.path)).is_relative_to(real)
+
+    def enter(folder: str, prefix: str, above: frozenset[tuple[int, int]], linked: bool = False) -> None:
+        nonlocal passed
         stat = os.stat(folder)
         here = (stat.st_dev, stat.st_ino)
         if here in above and stat.st_ino:  # a link to a folder above it
+            passed += 1
             return
-        inner, names = [], []
+        inner, names, links = [], [], set[str]()
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
                 if name[0] == "." or name == "__MACOSX":
                     continue
+                if inside and entry.is_symlink():
+                    if leads_out(entry):
+                        passed += not linked  # there it is counted too
+                        continue
+                    links.add(name)
+                    if linked and entry.is_dir():
+                        continue
                 if entry.is_dir():
                     inner.append(name)
                 elif name.lower().endswith(EXTENSIONS):
                     names.append(name)
         folders[prefix] = sorted(names)
         for name in sorted(inner):
-            enter(os.path.join(folder, name), f"{prefix}/{name}" if prefix else name, above | {here})
+            path = f"{prefix}/{name}" if prefix else name
+            enter(os.path.join(folder, name), path, above | {here}, linked or name in links)
 
     try:
         enter(str(top), "", frozenset())
@@ -70,7 +99,7 @@ def list_tree(top: Path) -> Tree:
         where = os.fsdecode(error.filename) if error.filename else top
         raise DataError(f"{where}: cannot be read: {error.strerror}. Check the link or its permissions.") from error
     all_of_it = repr((str(top.resolve()), list(folders), digests)).encode()
-    return Tree(folders, hashlib.blake2b(all_of_it, digest_size=16).hexdigest())
+    return Tree(folders, hashlib.blake2b(all_of_it, digest_size=16).hexdigest(), passed)
 
 
 def _digests(folders: list[Folder]) -> bytes:

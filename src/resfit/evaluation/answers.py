@@ -1,7 +1,6 @@
 """Predictions for images without labels: the mean of one or several networks, the competition CSV, and a look for drift."""
 
 import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from resfit.budget import Budget, Verdict, check_budget
-from resfit.data.sources import list_unlabelled
+from resfit.data.unlabelled import list_unlabelled
 from resfit.errors import DataError, UsageError
-from resfit.evaluation.bundle import Bundle, load_bundle
+from resfit.escaping import csv_text, json_text
+from resfit.evaluation.config import BundleConfig, read_config
 from resfit.evaluation.metrics import drift, softmax
-from resfit.evaluation.stream import stream_logits
+from resfit.evaluation.onnxstream import onnx_logits
 from resfit.models.cost import Cost
 from resfit.models.families import cost
 
@@ -46,22 +46,30 @@ class Answers:
 def predict(runs: Sequence[str | Path], paths: Sequence[str | Path], device: str = "auto") -> Answers:
     """Predict images in files, folders, npz or the competition pickle, in input order, by the mean of the runs' probs.
 
+    "-" is an image on stdin. On a CPU ONNX Runtime answers where each bundle has a model.onnx of its own weights, equal to
+    torch within the bound of `shipping.gate` and faster; else torch does.
     Raises UsageError when the runs know different classes, DataError for images that cannot be read.
     """
-    bundles = [load_bundle(run, device) for run in runs]
-    names = bundles[0].class_names
-    for run, bundle in zip(runs, bundles, strict=True):
-        if bundle.class_names != names:
+    configs = [read_config(run) for run in runs]
+    names = configs[0].class_names
+    for run, config in zip(runs, configs, strict=True):
+        if config.class_names != names:
             raise UsageError(f"{run}: knows other classes than {runs[0]}. Average runs of the same classes.")
     listings = list_unlabelled(paths)
+    found = onnx_logits(listings, configs, device)
+    if found is None:
+        from resfit.evaluation.bundle import load_bundle  # torch's import takes seconds
+        from resfit.evaluation.stream import stream_logits
+
+        found = stream_logits(listings, [load_bundle(run, device) for run in runs])
     ids = tuple(name for listing in listings for name in listing.ids or ())
-    mean = np.mean([softmax(logits) for logits in stream_logits(listings, bundles)], axis=0)
+    mean = np.mean([softmax(logits) for logits in found], axis=0)
     val = _val_probs([Path(run) for run in runs])
     warnings = drift(mean, val) if val is not None else []
-    return Answers(ids, mean, names, summed_verdict(bundles), val, tuple(warnings))
+    return Answers(ids, mean, names, summed_verdict(configs), val, tuple(warnings))
 
 
-def summed_verdict(bundles: Sequence[Bundle]) -> Verdict:
+def summed_verdict(bundles: Sequence[BundleConfig]) -> Verdict:
     """Compare the summed cost of networks that answer together with the first one's budget."""
     costs = [cost(bundle.spec) for bundle in bundles]
     total = Cost(
@@ -71,17 +79,33 @@ def summed_verdict(bundles: Sequence[Bundle]) -> Verdict:
         costs[0].inputs,
         max(c.peak for c in costs),
     )
-    return check_budget(total, Budget(**bundles[0].config["budget"]))
+    return check_budget(total, Budget(**bundles[0].values["budget"]))
 
 
 def to_csv(answers: Answers, names: bool = False) -> str:
     """Return the CSV text: the header and one row an image, with class indices or, on request, names."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(answers.header)
     shown = [answers.class_names[label] if names else label for label in answers.labels]
-    writer.writerows(zip(answers.ids, shown, strict=True))
-    return buffer.getvalue()
+    return csv_text([answers.header, *zip(answers.ids, shown, strict=True)])
+
+
+def ranked(answers: Answers, top: int | None = None) -> list[list[tuple[int, float]]]:
+    """Return each image's `top` most probable classes (all without it), and their probs, the most probable first."""
+    order = np.argsort(-answers.probs, axis=1, kind="stable")[:, :top]
+    probs = np.take_along_axis(answers.probs, order, 1).astype(float).round(6)
+    return [list(zip(*row, strict=True)) for row in zip(order.tolist(), probs.tolist(), strict=True)]
+
+
+def to_jsonl(answers: Answers, top: int | None = None) -> str:
+    """Return a line of JSON an image: `id`, `label`, `index` and `score` of its class, `probabilities` by class.
+
+    These are all, or the `top` most probable, the most probable first, to six decimals.
+    """
+    lines = []
+    for name, row in zip(answers.ids, ranked(answers, top), strict=True):
+        (index, score), names = row[0], answers.class_names
+        value = {"id": name, "label": names[index], "index": index, "score": score}
+        lines.append(json_text(value | {"probabilities": {names[k]: p for k, p in row}}, None) + "\n")
+    return "".join(lines)
 
 
 def describe(answers: Answers) -> dict[str, Any]:

@@ -1,10 +1,8 @@
 """The bundle: weights (safetensors) and config.json with all that prediction needs; written by training, read by `load`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -17,11 +15,12 @@ from resfit.budget import check_budget
 from resfit.data.images import ImageSet, PixelRule
 from resfit.data.rows import Images
 from resfit.errors import DataError, UsageError
+from resfit.evaluation.config import read_config, unreadable
 from resfit.evaluation.metrics import softmax
-from resfit.evaluation.predict import VIEWS, predict_logits
+from resfit.evaluation.predict import predict_logits
 from resfit.machine import choose_device
 from resfit.models.families import build, cost
-from resfit.models.spec import ModelSpec, spec_from_dict, spec_to_dict
+from resfit.models.spec import ModelSpec, spec_to_dict
 from resfit.recipe import Recipe
 
 
@@ -76,41 +75,20 @@ def write_bundle(folder: Path, recipe: Recipe, weights: dict[str, Tensor], class
     durable.write_json(folder / "config.json", config)
 
 
-def bundle_folder(path: str | Path) -> Path:
-    """Return where the bundle of a run folder lies, or `path` itself where it is one."""
-    folder = Path(path)
-    return folder if (folder / "config.json").exists() else folder / "bundle"
-
-
 def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
     """Return the bundle in a run folder or bundle folder, its model on `device` and in evaluation mode.
 
     Raises UsageError when there is none or it does not fit together.
     """
-    folder = bundle_folder(path)
-    if not (folder / "config.json").exists():
-        unfinished = (Path(path) / "run.json").exists()
-        todo = (
-            f"Finish it with `resfit resume {quote(str(path))}`."
-            if unfinished
-            else "Name a finished run or its bundle folder."
-        )
-        raise UsageError(f"{path}: holds no bundle. {todo}")
+    config = read_config(path)
     try:
-        config = json.loads((folder / "config.json").read_text())
-        spec = spec_from_dict(config["spec"])
-        model = build(spec)
-        model.load_state_dict(load((folder / "model.safetensors").read_bytes()))
-        pre = config["preprocessing"]
-        rule = PixelRule(pre["size"], pre["fit"], pre["filter"])
-        tta, tta_below = config.get("tta", "none"), float(config.get("tta_below", 1.0))
-        if tta not in VIEWS:
-            raise ValueError(f"tta {tta!r} is none of {', '.join(VIEWS)}")
-        names, mean, std = tuple(config["class_names"]), tuple(pre["mean"]), tuple(pre["std"])
+        model = build(config.spec)
+        model.load_state_dict(load((config.folder / "model.safetensors").read_bytes()))
     except UsageError:
         raise
-    except Exception as error:  # whatever a damaged file makes the readers say, the user needs its place
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{folder}: the bundle cannot be read: {reason}. Was it changed or copied in part?") from error
+    except Exception as error:
+        raise unreadable(config.folder, error) from error
     model.to(choose_device(device)).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    return Bundle(spec, model, names, rule, mean, std, tta, tta_below, config)
+    tta, below = config.tta, config.tta_below
+    names, mean, std = config.class_names, config.mean, config.std
+    return Bundle(config.spec, model, names, config.rule, mean, std, tta, below, config.values)

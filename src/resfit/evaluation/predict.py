@@ -10,7 +10,6 @@ from torch.nn.functional import pad
 from resfit.data.batches import make_normalize
 from resfit.data.rows import Images, release
 
-VIEWS = {"none": 1, "flip": 2, "flip-shift": 6}  # how many views a prediction takes
 BATCH = 500  # images at once: enough to fill two cores or a GPU
 PIXELS = 2**21  # and no more of them than this, whatever their size: a map 64 wide then takes half a gigabyte
 

@@ -179,7 +179,7 @@ def _config(file: Path) -> dict[str, Any] | None:
     """Return the metadata `resfit` of an export, None where its reader is not installed or the file is damaged."""
     try:
         if file.suffix == ".onnx":
-            from resfit.shipping.runtime import load_onnx
+            from resfit.evaluation.runtime import load_onnx
 
             return load_onnx(file).config
         if file.suffix == ".safetensors":

@@ -18,10 +18,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from resfit.evaluation.runtime import OnnxBundle
 from resfit.shipping.batching import Batcher, Full
 from resfit.shipping.counts import Counts
 from resfit.shipping.intake import Held, Limits, Refused, Upload, decode_uploads, read_body, read_uploads
-from resfit.shipping.runtime import OnnxBundle
 
 BATCH = 32  # images computed at once
 DECODERS = 2  # threads

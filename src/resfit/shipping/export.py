@@ -19,7 +19,8 @@ from resfit import durable
 from resfit.data.images import ImageSet
 from resfit.data.sources import Split, load_split
 from resfit.errors import DataError, GateError, MissingExtraError, UsageError, nearest
-from resfit.evaluation.bundle import Bundle, bundle_folder, load_bundle
+from resfit.evaluation.bundle import Bundle, load_bundle
+from resfit.evaluation.config import bundle_folder
 from resfit.evaluation.holdout import find_source
 from resfit.evaluation.predict import images_at_once, predict_logits
 from resfit.models.spec import spec_to_dict
@@ -155,8 +156,8 @@ def _make(format: str, bundle: Bundle, float16: bool, train: ImageSet | None) ->
     size = bundle.rule.size
     graph = make_graph(bundle.model, bundle.mean, bundle.std, size, float16)
     if format == "onnx":
+        from resfit.evaluation.runtime import load_onnx
         from resfit.shipping import onnx
-        from resfit.shipping.runtime import load_onnx
 
         model = onnx.to_onnx(graph, size)
         if train is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import onnx
 import torch
 
+from resfit.evaluation.runtime import seal
 from resfit.shipping.graph import Graph
 
 OPSET = 20  # the first with GELU as one operator, which int8 needs; onnxruntime 1.17 (2024) and later read it
@@ -49,11 +50,10 @@ def strip(model: onnx.ModelProto) -> None:
 
 
 def encode(model: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
-    """Return the file's bytes with these metadata; raises onnx's own error where its checker refuses the model."""
+    """Return the file's bytes with these metadata, sealed; raises onnx's own error where its checker refuses the model."""
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
     whole.producer_name, whole.producer_version = "resfit", ""
     onnx.helper.set_model_props(whole, dict(metadata))
     onnx.checker.check_model(whole, full_check=True)
-    data: bytes = whole.SerializeToString()
-    return data
+    return seal(whole.SerializeToString())

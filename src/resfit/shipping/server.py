@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from resfit.errors import MissingExtraError, ResourceError, UsageError
+from resfit.evaluation.runtime import OnnxBundle, load_onnx
 from resfit.machine import default_threads
-from resfit.shipping.runtime import OnnxBundle, load_onnx
 
 NEEDS = {
     "fastapi": "fastapi",

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from resfit import durable
 from resfit.budget import Budget
 from resfit.errors import DataError, GateError, MissingExtraError, ResfitError, ResourceError, UsageError
+from resfit.escaping import visible
 from resfit.machine import default_threads
 from resfit.recipe import recipe_to_toml
 from resfit.study.answer import live_lines, summarise
@@ -171,7 +172,7 @@ class Board:
         table, ended = lines
         if self.live:
             up = f"\x1b[{self.height}F\x1b[J" if self.height else ""
-            sys.stderr.write(up + "".join(f"{line}\n" for line in table))
+            sys.stderr.write(up + "".join(f"{visible(line)}\n" for line in table))
             sys.stderr.flush()
             self.height = len(table)
             return

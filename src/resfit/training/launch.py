@@ -1,8 +1,6 @@
 """How a run begins, continues and ends: `train` and `resume` around the loop."""
 
 import contextlib
-import csv
-import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -22,6 +20,7 @@ from resfit.data.feed import memory_limit
 from resfit.data.images import ImageSet, PixelRule
 from resfit.data.sources import load_split, load_splits, open_source, split_manifest
 from resfit.errors import DataError, GateError, ResourceError, UsageError
+from resfit.escaping import csv_text
 from resfit.evaluation.holdout import find_source
 from resfit.machine import choose_device, commit, default_threads, describe, tune, versions
 from resfit.models.families import build, cost
@@ -403,10 +402,8 @@ def _write_manifest(run: Run, recipe: Recipe) -> None:
     """Write down who is in which split where the source brings none of its own."""
     source, file = run.info["source"], run.folder / "split.csv"
     if source is not None and not file.exists() and "all" in open_source(source).splits:
-        buffer = io.StringIO()
         rows = split_manifest(source, recipe.data.val_fraction)
-        csv.writer(buffer, lineterminator="\n").writerows([("id", "class", "split"), *rows])
-        durable.write_text(file, buffer.getvalue())
+        durable.write_text(file, csv_text([("id", "class", "split"), *rows]))
 
 
 def absolute(data: str | Path) -> str:

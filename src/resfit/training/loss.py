@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from resfit.data.images import ImageSet
 from resfit.errors import UsageError
-from resfit.evaluation.bundle import bundle_folder, load_bundle
+from resfit.evaluation.bundle import load_bundle
+from resfit.evaluation.config import bundle_folder
 from resfit.recipe import Distill, Recipe
 
 Teacher = Callable[[Tensor], Tensor]

@@ -10,8 +10,9 @@ from resfit import durable
 from resfit.data.images import ImageSet
 from resfit.errors import ResourceError
 from resfit.evaluation.bundle import write_bundle
+from resfit.evaluation.config import VIEWS
 from resfit.evaluation.metrics import score, softmax
-from resfit.evaluation.predict import VIEWS, predict_logits
+from resfit.evaluation.predict import predict_logits
 from resfit.recipe import Recipe
 from resfit.runs import Run
 from resfit.training.checkpoint import read_tensors

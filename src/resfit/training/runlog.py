@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from resfit import durable
+from resfit.escaping import visible
 from resfit.training.state import TrainState
 
 
@@ -63,7 +64,7 @@ class Interrupt:
 
 def say(line: str) -> None:
     """Print a line for people, to stderr."""
-    print(line, file=sys.stderr, flush=True)
+    print(visible(line), file=sys.stderr, flush=True)
 
 
 def keep_rows(path: Path, epochs: int) -> None:

@@ -21,6 +21,7 @@ from shlex import quote
 from torch._C._distributed_c10d import Store
 
 from resfit.errors import ResfitError, ResourceError
+from resfit.escaping import visible
 
 BEAT = 0.5  # seconds from one sign of life to the next
 GRACE = 3.0  # seconds that the main thread has to leave by itself once a verdict stands
@@ -216,7 +217,7 @@ class Watch:
 
 def tell(ended: Ended) -> None:
     """Print the line to the real stderr: a rank other than 0 has its own closed."""
-    print(f"resfit: {ended}", file=sys.__stderr__, flush=True)
+    print(f"resfit: {visible(str(ended))}", file=sys.__stderr__, flush=True)
 
 
 def birth(process: int) -> str | None:

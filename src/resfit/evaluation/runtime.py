@@ -1,5 +1,6 @@
 """An exported ONNX file in ONNX Runtime: numpy and onnxruntime alone, so that a bundle is served where there is no torch."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from resfit.errors import DataError, MissingExtraError, UsageError
 from resfit.evaluation.metrics import softmax
 from resfit.machine import default_threads
 
+_SEAL = b"\x72\x4a\x0a\x06sha256\x12\x40"  # ModelProto's field 14: an entry of 74 bytes, the key, a value of 64 bytes
 CHUNK = 2**16  # pixels of the images answered at once, 64 of 32 pixels: their activations stay in the cache
 
 
@@ -68,6 +70,21 @@ def _other_views(images: np.ndarray, tta: str) -> Iterator[tuple[float, np.ndarr
                 yield 0.125, np.ascontiguousarray(side)
 
 
+def seal(data: bytes) -> bytes:
+    """Return an ONNX file's bytes with one more metadata entry at the end, `sha256`: the digest of all the bytes before it.
+
+    Protobuf (developers.google.com/protocol-buffers, "Encoding": last one wins, repeated fields add up) reads bytes that are
+    put end to end as one message, so that any reader of ONNX takes the entry for one of the model's.
+    """
+    return data + _SEAL + hashlib.sha256(data).hexdigest().encode()
+
+
+def is_sealed(data: bytes) -> bool | None:
+    """Return whether an ONNX file's bytes are those that were sealed, or None where it bears no seal."""
+    body, mark, digest = data[: -len(_SEAL) - 64], data[-len(_SEAL) - 64 : -64], data[-64:]
+    return hashlib.sha256(body).hexdigest().encode() == digest if mark == _SEAL else None
+
+
 def load_onnx(source: str | Path | bytes, threads: int | None = None) -> OnnxBundle:
     """Return the network in an exported .onnx file, in the bundle or run folder that holds model.onnx, or in a file's bytes.
 
@@ -78,7 +95,9 @@ def load_onnx(source: str | Path | bytes, threads: int | None = None) -> OnnxBun
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError("onnxruntime is needed. Install it: pip install 'resfit[export]'.") from error
-    where, model = ("the file", source) if isinstance(source, bytes) else (f"{source}", _find(Path(source)))
+    where, model = ("the file", source) if isinstance(source, bytes) else (f"{source}", _read(Path(source)))
+    if is_sealed(model) is False:
+        raise UsageError(f"{where}: is damaged: its bytes are not those that were exported. Export it anew.")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads or default_threads(), 3
     try:
@@ -94,9 +113,12 @@ def load_onnx(source: str | Path | bytes, threads: int | None = None) -> OnnxBun
     return OnnxBundle(session, names, rule, tta, tta_below, config)
 
 
-def _find(path: Path) -> str:
+def _read(path: Path) -> bytes:
     places = [path, path / "model.onnx", path / "bundle" / "model.onnx"]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise UsageError(f"{path}: holds no model.onnx. Make it with `resfit export RUN`.")
-    return str(found)
+    try:
+        return found.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{found}: cannot be read: {error.strerror}. Make it readable.") from error
