@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from resfit.recipe import Recipe
     from resfit.recipefile import load_recipe
     from resfit.shipping.export import export
+    from resfit.shipping.hub import pull, push
     from resfit.solver.exact import design
     from resfit.study.launch import search
     from resfit.training.launch import resume, train
@@ -42,6 +43,8 @@ _HOMES = {
     "load_recipe": "resfit.recipefile:load_recipe",
     "network": "resfit.models.networks:network",
     "predict": "resfit.evaluation.answers:predict",
+    "pull": "resfit.shipping.hub:pull",
+    "push": "resfit.shipping.hub:push",
     "reproduce": "resfit.published.reproduction:reproduce",
     "resume": "resfit.training.launch:resume",
     "search": "resfit.study.launch:search",
@@ -65,6 +68,8 @@ __all__ = [
     "load_recipe",
     "network",
     "predict",
+    "pull",
+    "push",
     "reproduce",
     "resume",
     "search",
