@@ -44,7 +44,7 @@ def write_card(run: Run) -> None:
 
 
 def offer_card(run: Run) -> None:
-    """Do as `write_card`, but for a caller whose answer must not wait for it: a folder that cannot be written stays as it is."""
+    """Do as `write_card`, for a caller whose answer is another: a folder that cannot be written stays as it is."""
     try:
         write_card(run)
     except ResourceError:

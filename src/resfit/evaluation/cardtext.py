@@ -139,12 +139,16 @@ def _corruptions(rows: list[Facts]) -> str:
 def _use(facts: Facts) -> str:
     size = facts["config"]["preprocessing"]["size"]
     command = "resfit predict FOLDER photos/ --names -o answers.csv"
+    classes = len(facts["config"]["class_names"])
     code = f"""import resfit
 
 bundle = resfit.load("FOLDER")
-probs = bundle.probs(images)  # uint8 (N, 3, {size}, {size}), RGB, 0 to 255 -> float32 (N, {len(facts["config"]["class_names"])})
+probs = bundle.probs(images)  # uint8 (N, 3, {size}, {size}), RGB, 0 to 255 -> float32 (N, {classes})
 names = [bundle.class_names[k] for k in probs.argmax(1)]"""
-    text = "FOLDER is the folder of this file (`resfit pull OWNER/NAME -o FOLDER` brings it from the Hub). Images may have any size and mode:"
+    text = (
+        "FOLDER is the folder of this file (`resfit pull OWNER/NAME -o FOLDER` brings it from the Hub). Images may have any "
+        "size and mode:"
+    )
     return "\n\n".join(["## Use", text, fenced(command), "In Python:", fenced(code, "python")])
 
 
@@ -158,7 +162,9 @@ def _onnx(facts: Facts) -> str:
     )
     after = "Images of 16 bits a channel must be divided by 256 first."
     if views > 1:
-        after += f" This is one view an image; the accuracies above are of {views}, which `resfit.shipping.runtime.load_onnx` takes."
+        after += (
+            f" This is one view an image; the accuracies above are of {views}: `resfit.shipping.runtime` takes them."
+        )
     return "\n\n".join(["## Use without torch", text, fenced(READ_ONNX, "python"), after])
 
 
@@ -168,8 +174,8 @@ def _preprocessing(facts: Facts) -> str:
     size = rule["size"]
     return (
         "## Preprocessing\n\nEXIF orientation applied; alpha over white; 16 bits divided by 256; RGB; squashed to "
-        f"{size}x{size} with Pillow's antialiased bicubic filter, unless it has that size; divided by 255, less {mean}, divided "
-        f"by {std} (red, green, blue). config.json has the same, under timm's names too."
+        f"{size}x{size} with Pillow's antialiased bicubic filter, unless it has that size; divided by 255, less {mean}, "
+        f"divided by {std} (red, green, blue). config.json has the same, under timm's names too."
     )
 
 

@@ -131,7 +131,7 @@ def pull(repo: str, out: str | Path | None = None) -> dict[str, Any]:
 def _hub() -> Any:
     try:
         import huggingface_hub
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils.tqdm import disable_progress_bars
     except ImportError as error:
         raise MissingExtraError("huggingface-hub is needed. Install it: pip install 'resfit[hub]'.") from error
     disable_progress_bars()
@@ -225,8 +225,8 @@ def _is_whole(file: "RepoSibling", data: bytes) -> bool:
     if len(data) != file.size:
         return False
     if file.lfs is not None:
-        return hashlib.sha256(data).hexdigest() == file.lfs.sha256
-    return bool(file.blob_id in (None, hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()))
+        return hashlib.sha256(data).hexdigest() == str(file.lfs.sha256)
+    return file.blob_id is None or hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == str(file.blob_id)
 
 
 @contextlib.contextmanager
@@ -274,16 +274,19 @@ def _one_line(place: Place) -> Iterator[None]:
         raise UsageError(f"{place.repo}: is not on the Hub, or not for you to see. {todo}") from error
     except errors.HfHubHTTPError as error:
         raise _refused(place, error) from error
-    except (
-        errors.HTTPError,
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # of its HTTP library; RuntimeError wraps one
+    except (_http_error(), OSError, ValueError, RuntimeError) as error:  # the last wraps what an upload raised
         reason = visible(" ".join(str(error.__cause__ or error).split()))[:200] or type(error).__name__
         raise ResourceError(
             f"{place.repo}: the Hub could not be reached or used: {reason}. Try again later."
         ) from error
+
+
+def _http_error() -> type[Exception]:
+    """Return the base of what the HTTP library raises that huggingface-hub is built on: httpx or httpx2, by its version."""
+    from huggingface_hub import errors
+
+    found: type[Exception] = errors.HTTPError  # type: ignore[attr-defined, unused-ignore]
+    return found
 
 
 def _refused(place: Place, error: Any) -> ResfitError:
