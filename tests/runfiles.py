@@ -25,7 +25,8 @@ def essence(run: Run) -> dict[str, object]:
     state = {name: value.numpy().tobytes() for name, value in tensors.items()}
     with np.load(run.folder / "predictions" / "val.npz") as arrays:
         probs = arrays["probs"].tobytes()
-    files = [best_of(run).read_bytes(), (run.bundle / "model.safetensors").read_bytes(), run.recipe_file.read_bytes()]
+    files = [best_of(run).read_bytes(), run.recipe_file.read_bytes()]
+    files += [(run.bundle / name).read_bytes() for name in ("model.safetensors", "config.json", "README.md")]
     return {"rows": rows, "summary": summary, "state": state, "header": header, "probs": probs, "files": files}
 
 

@@ -87,7 +87,7 @@ def test_models_and_data_do_not_know_each_other():
         "import resfit.recipefile; resfit.recipefile.load_recipe('r4-lighter')",
         "from resfit.cli import main; main(['cost', 'r5', '--layers'])",
         "import resfit.cli, resfit.verbs, resfit.printing, resfit.curves",
-        "import resfit.shipping.runtime",
+        "import resfit.shipping.runtime, resfit.shipping.hub, resfit.evaluation.card",
         "import resfit.runs, resfit.budget, resfit.plugins, resfit.evaluation.metrics",
     ],
 )

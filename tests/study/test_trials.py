@@ -101,7 +101,9 @@ def test_two_hundred_kills_lose_nothing_and_count_nothing_twice(url, tmp_path):
     assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
     complete = [slot_of(trial) for trial in study.get_trials(states=(TrialState.COMPLETE,))]
     assert Counter(complete) == Counter(done.keys())
-    assert {mark.name for mark in marks.glob("[!.]*")} == set(done)  # a killed writer's temporary file begins with a dot
+    assert {mark.name for mark in marks.glob("[!.]*")} == set(
+        done
+    )  # a killed writer's temporary file begins with a dot
     for slot, trial in done.items():
         assert trial.values == [float((marks / slot).read_text())]
 

@@ -176,7 +176,7 @@ def _check(name: str, folder: Path) -> dict[str, Any]:
         raise DataError(f"{name}: holds no bundle that could be used: {text}") from error
     size = bundle.config.get("params")
     return {
-        "name": str(bundle.config.get("name")),
+        "name": visible(bundle.config.get("name")),
         "classes": len(bundle.class_names),
         "params": size if isinstance(size, int) else None,
         "test": receipt,
