@@ -314,7 +314,13 @@ def _note_end(run: Run, **changes: str) -> None:
 def _start_over(run: Run) -> None:
     """Remove all that training made, the rows last: killed within, the run has not come so far, or must start over."""
     run.update(status="running")
-    for path in [run.summary_file, *sorted(run.checkpoints.glob("*.safetensors"), reverse=True), run.metrics_file]:
+    judged = run.folder / "evaluation.json"  # of the weights that go
+    for path in [
+        run.summary_file,
+        judged,
+        *sorted(run.checkpoints.glob("*.safetensors"), reverse=True),
+        run.metrics_file,
+    ]:
         durable.remove(path, must=True)
 
 
