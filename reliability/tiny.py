@@ -149,7 +149,8 @@ def essence(folder: Path) -> dict[str, str]:
     with np.load(folder / "predictions" / "val.npz") as arrays:
         found["predictions"] = digest(arrays["probs"].tobytes())
     (best,) = run.checkpoints.glob("best-*.safetensors")
-    files = (best, run.bundle / "model.safetensors", run.bundle / "config.json", run.recipe_file, folder / "split.csv")
+    bundle = [run.bundle / name for name in ("model.safetensors", "config.json", "README.md")]
+    files = (best, *bundle, run.recipe_file, folder / "split.csv")
     return found | {path.name: digest(path.read_bytes()) for path in files}
 
 

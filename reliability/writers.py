@@ -114,6 +114,10 @@ def _receipt(base: Path, folder: Path) -> dict[str, str]:
         json.loads(line) for path in (folder / "state").rglob("*.jsonl") for line in path.read_text().splitlines()
     ]
     assert any(line["run"] == str((folder / "run").absolute()) for line in ledgers), "no opening is noted"
+    shipped = json.loads((folder / "run" / "bundle" / "test.json").read_text())
+    assert shipped["when"] == receipt["when"], "the bundle has another receipt"
+    assert receipt["when"] in (folder / "run" / "bundle" / ".eval_results" / "test.yaml").read_text()
+    assert f"opening {receipt['opening']} of" in (folder / "run" / "bundle" / "README.md").read_text()
     return {name: str(receipt[name]) for name in ("accuracy", "n", "fingerprint", "split")}
 
 

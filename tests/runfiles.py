@@ -25,7 +25,10 @@ def essence(run: Run) -> dict[str, object]:
     state = {name: value.numpy().tobytes() for name, value in tensors.items()}
     with np.load(run.folder / "predictions" / "val.npz") as arrays:
         probs = arrays["probs"].tobytes()
-    files = [best_of(run).read_bytes(), (run.bundle / "model.safetensors").read_bytes(), run.recipe_file.read_bytes()]
+    files = [best_of(run).read_bytes(), run.recipe_file.read_bytes()]
+    files += [(run.bundle / name).read_bytes() for name in ("model.safetensors", "config.json")]
+    card = (run.bundle / "README.md").read_text().replace(run.info["commit"] or "installed from a wheel", "COMMIT")
+    files.append(card.encode())  # the checkout may change while tests run
     return {"rows": rows, "summary": summary, "state": state, "header": header, "probs": probs, "files": files}
 
 

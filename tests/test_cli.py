@@ -101,6 +101,9 @@ MISTAKES = {
     "data info digits --image-siz 8": (2, "--image-siz: no such option. Did you mean '--image-size'"),
     "data prepare digits --image-size 0": (2, "pixel rule: 0 pixels, squash, bicubic: not known. Use 1 pixel or more"),
     "data check nowhere": (4, "nowhere: neither a path that exists nor a known name"),
+    "push nowhere a/b": (2, "nowhere: is not a run folder"),
+    "push nowhere b": (2, "b: is no repository's name. Write OWNER/NAME"),
+    "pull ../b": (2, "../b: is no repository's name"),
     "predict nowhere photo.png": (2, "nowhere: is no finished run or bundle"),
 }
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from resfit.recipefile import load_recipe
     from resfit.reporting.page import report
     from resfit.shipping.export import export
+    from resfit.shipping.hub import pull, push
     from resfit.shipping.server import serve
     from resfit.solver.exact import design
     from resfit.study.launch import search
@@ -50,6 +51,8 @@ _HOMES = {
     "network": "resfit.models.networks:network",
     "predict": "resfit.evaluation.answers:predict",
     "report": "resfit.reporting.page:report",
+    "pull": "resfit.shipping.hub:pull",
+    "push": "resfit.shipping.hub:push",
     "reproduce": "resfit.published.reproduction:reproduce",
     "resume": "resfit.training.launch:resume",
     "search": "resfit.study.launch:search",
@@ -75,6 +78,8 @@ __all__ = [
     "load_recipe",
     "network",
     "predict",
+    "pull",
+    "push",
     "report",
     "reproduce",
     "resume",

@@ -265,6 +265,18 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     p.add_argument("--max-bytes", metavar="SIZE", help="a request's most bytes (default 16.8M)")
     p.add_argument("--max-pixels", metavar="SIZE", help="its images' most pixels together (default 33.6M)")
     p.add_argument("--read-seconds", type=float, metavar="S", help="how long it may take to arrive (default 10)")
+    p = verb("push", verbs.do_push, "Upload a bundle, with its model card, to the Hugging Face Hub.")
+    p.add_argument("folder", metavar="RUN|BUNDLE", help="a finished run, or a bundle folder")
+    p.add_argument("repo", metavar="OWNER/NAME", help="the repository; made where there is none, for you alone to see")
+    p.add_argument("--public", action="store_true", help="make a new repository that all may see")
+    p.add_argument(
+        "--dataset", metavar="OWNER/NAME", help="the test set's place on the Hub, for the results in the card"
+    )
+    p.add_argument("--dry-run", action="store_true", help="say what would be uploaded, and send nothing")
+
+    p = verb("pull", verbs.do_pull, "Download a bundle from the Hugging Face Hub, and check it.")
+    p.add_argument("repo", metavar="REPO", help="OWNER/NAME, or OWNER/NAME@REVISION; hf:// may stand before it")
+    p.add_argument("-o", "--out", metavar="DIR", type=Path, help="where to put it (default: ./NAME)")
 
     p = verb("curves", verbs.do_curves, "Draw the accuracy and loss curves of runs, side by side, as SVG or PNG.")
     p.add_argument(

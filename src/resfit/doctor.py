@@ -19,7 +19,7 @@ from resfit.machine import choose_device, default_threads, describe
 
 PACKAGES = ("torch", "numpy", "pillow", "simplejpeg", "safetensors", "pydantic", "tomli-w")
 EXTRAS = {"digits": "sklearn", "plots": "matplotlib", "search": "optuna", "postgres": "psycopg", "cluster": "ray"}
-EXTRAS |= {"export": "onnxscript"}
+EXTRAS |= {"export": "onnxscript", "hub": "huggingface_hub"}
 
 
 def examine() -> dict[str, Any]:

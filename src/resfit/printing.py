@@ -201,6 +201,37 @@ def serve_text(address: str, facts: dict[str, Any]) -> str:
     return f"serving {what}: {address} (Ctrl-C stops it)"
 
 
+def upload_text(value: dict[str, Any]) -> str:
+    """Return the files that `push` sends, with their bytes, and where to."""
+    width = max(len(file["name"]) for file in value["files"])
+    lines = [f"{file['name']:<{width}}  {file['bytes']:>12,} bytes" for file in value["files"]]
+    total = sum(file["bytes"] for file in value["files"])
+    does = "would be" if value["dry_run"] else "to be"
+    return "\n".join([*lines, f"{len(lines)} files, {total:,} bytes, {does} uploaded to {value['repo']}"])
+
+
+def pushed_text(value: dict[str, Any]) -> str:
+    """Return where a bundle is on the Hub, who can see it, and what was removed."""
+    gone = f"removed there, since this bundle has none: {', '.join(value['removed'])}\n" if value["removed"] else ""
+    seen = "private: for you, or its owner, alone to see" if value["private"] else "public"
+    return f"{gone}{value['url']}\n{seen}; commit {value['commit']}"
+
+
+def pulled_text(value: dict[str, Any]) -> str:
+    """Return what a bundle from the Hub is; its words are another's."""
+    size = "an unknown number of" if value["params"] is None else f"{value['params']:,}"
+    test = value["test"]
+    score = "it brings no score of a test set"
+    if test:
+        low, high = test["interval"]
+        score = (
+            f"test accuracy {test['accuracy']:.2%} (95% {low:.2%} to {high:.2%}, n {test['n']:,}), as its receipt says"
+        )
+    left = f"left there: {', '.join(value['skipped'])}\n" if value["skipped"] else ""
+    about = f"{size} parameters, {value['classes']:,} classes; {score}"
+    return f"{left}{value['folder']}: {value['name']} of {value['repo']}, commit {value['commit']}\n{about}"
+
+
 def curves_text(runs: Sequence[dict[str, Any]], out: str) -> str:
     """Return a line for each run that was drawn, and where the drawing is."""
     lines = [f"{visible(run['name'])}: {run['epochs']:,} epoch{'s' * (run['epochs'] != 1)}" for run in runs]

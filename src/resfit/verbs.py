@@ -365,6 +365,30 @@ def do_serve(a: Arguments) -> int:
     return 0
 
 
+def do_push(a: Arguments) -> int:
+    """Upload a bundle to the Hugging Face Hub; what goes is said before it does."""
+    from resfit.shipping.hub import push
+
+    def show(value: dict[str, Any]) -> None:
+        _say(printing.upload_text(value))
+
+    value = push(a.folder, a.repo, public=a.public, dataset=a.dataset, dry_run=a.dry_run, show=show)
+    if a.json:
+        print(json_text(value))
+    elif not a.dry_run:
+        print(printing.pushed_text(value))
+    return 0
+
+
+def do_pull(a: Arguments) -> int:
+    """Download a bundle from the Hugging Face Hub and print what it is."""
+    from resfit.shipping.hub import pull
+
+    value = pull(a.repo, a.out)
+    _print(a, value, printing.pulled_text(value))
+    return 0
+
+
 def do_curves(a: Arguments) -> int:
     """Draw the curves of runs to a file."""
     from resfit.curves import draw_curves, label

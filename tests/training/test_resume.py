@@ -452,7 +452,9 @@ class TestCheckpoint:
 def test_run_folder_holds_what_the_design_says(trained):
     names = {str(path.relative_to(trained.folder)) for path in trained.folder.rglob("*") if path.is_file()}
     wanted = {"recipe.toml", "run.json", "metrics.jsonl", "summary.json", "split.csv", "predictions/val.npz"}
-    wanted |= {"bundle/model.safetensors", "bundle/config.json"} | {f"checkpoints/{best_of(trained).name}"}
+    wanted |= {"bundle/model.safetensors", "bundle/config.json", "bundle/README.md"} | {
+        f"checkpoints/{best_of(trained).name}"
+    }
     assert wanted <= names
     assert not [name for name in names if name.endswith(".tmp")]
     info = trained.info

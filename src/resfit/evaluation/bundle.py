@@ -15,11 +15,12 @@ from resfit.budget import check_budget
 from resfit.data.images import ImageSet, PixelRule
 from resfit.data.rows import Images
 from resfit.errors import DataError, UsageError
+from resfit.evaluation.card import BESIDE
 from resfit.evaluation.config import read_config, unreadable
 from resfit.evaluation.metrics import softmax
 from resfit.evaluation.predict import predict_logits
 from resfit.machine import choose_device
-from resfit.models.families import build, cost
+from resfit.models.families import build, cost, layers
 from resfit.models.spec import ModelSpec, spec_to_dict
 from resfit.recipe import Recipe
 
@@ -53,7 +54,7 @@ class Bundle:
 
 
 def write_bundle(folder: Path, recipe: Recipe, weights: dict[str, Tensor], class_names: Sequence[str]) -> None:
-    """Write model.safetensors and config.json of a resolved recipe to `folder`."""
+    """Write model.safetensors and config.json of a resolved recipe to `folder`; what was there of other weights is removed."""
     total = cost(recipe.network)
     config = {
         "format": "resfit-bundle-1",
@@ -68,11 +69,46 @@ def write_bundle(folder: Path, recipe: Recipe, weights: dict[str, Tensor], class
         "macs": total.macs,
         "budget": asdict(recipe.budget),
         "within_budget": check_budget(total, recipe.budget).ok,
+        **_timm_keys(recipe, class_names),
     }
-    durable.remove(folder / "model.onnx", must=True)  # `export` makes it, of the weights that are replaced here
+    for name in ("model.onnx", *BESIDE):  # `export` and `write_card` make them, of the weights that are replaced here
+        durable.remove(folder / name, must=True)
     plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     durable.write_bytes(folder / "model.safetensors", save(plain, metadata={"format": "pt"}))
     durable.write_json(folder / "config.json", config)
+
+
+def _timm_keys(recipe: Recipe, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return the keys that timm gives a config.json of the Hub, so that whoever reads those finds the pixels' rule.
+
+    They are those of huggingface.co/timm's own files. The architecture is none of timm's: it is the family under our name.
+    """
+    spec = recipe.network
+    try:
+        rows = layers(spec)
+    except UsageError:  # a family from outside that does not list them
+        rows = []
+    convs, linears = ([row.name for row in rows if row.kind == kind] for kind in ("Conv2d", "Linear"))
+    size, classes = spec.image_size, len(class_names)
+    return {
+        "architecture": f"resfit_{spec.family}",
+        "num_classes": classes,
+        "label_names": list(class_names),
+        "pretrained_cfg": {
+            "tag": recipe.name,
+            "custom_load": False,
+            "input_size": [spec.channels, size, size],
+            "fixed_input_size": True,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "crop_mode": "squash",
+            "mean": recipe.data.mean,
+            "std": recipe.data.std,
+            "num_classes": classes,
+            "first_conv": convs[0] if convs else None,
+            "classifier": linears[-1] if linears else None,
+        },
+    }
 
 
 def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
@@ -82,8 +118,11 @@ def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
     """
     config = read_config(path)
     try:
+        weights = (config.folder / "model.safetensors").read_bytes()
+        if cost(config.spec).weight_bytes > len(weights):  # a config of others could ask for all memory there is
+            raise ValueError("config.json describes a larger network than model.safetensors holds")
         model = build(config.spec)
-        model.load_state_dict(load((config.folder / "model.safetensors").read_bytes()))
+        model.load_state_dict(load(weights))
     except UsageError:
         raise
     except Exception as error:

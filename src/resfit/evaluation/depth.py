@@ -13,6 +13,7 @@ from resfit.data.images import ImageSet
 from resfit.data.sources import split_manifest
 from resfit.evaluation.bundle import Bundle
 from resfit.evaluation.calibration import calibration
+from resfit.evaluation.card import write_card
 from resfit.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from resfit.evaluation.holdout import find_source, how_scored, open_held_out
 from resfit.evaluation.labels import balance, confident_mistakes, confusion, label_issues, suspicious
@@ -67,6 +68,7 @@ def evaluate_fully(
     ]
     value["label_issues"] = int(label_issues(probs, labels).sum())
     durable.write_json(run.evaluation_file, value)
+    write_card(run)  # it shows some of it
     return value
 
 

@@ -12,6 +12,7 @@ from resfit.data.images import ImageSet
 from resfit.data.sources import load_split, load_splits
 from resfit.errors import DataError, ResourceError, UsageError
 from resfit.evaluation.bundle import Bundle, load_bundle
+from resfit.evaluation.card import offer_card, write_card
 from resfit.evaluation.metrics import mean_interval, score
 from resfit.runs import Run, open_run, seed_runs
 
@@ -57,6 +58,7 @@ def test(path: str | Path, data: str | Path | None = None, device: str = "auto",
     run = open_run(path)
     if run.receipt_file.exists() and not again:
         receipt: dict[str, Any] = json.loads(run.receipt_file.read_text())
+        offer_card(run)  # a kill may have come between the receipt and the card
         return receipt | {"reopened": False}
     bundle = load_bundle(run.folder, device)
     how, info, fraction = how_scored(run), run.info, run.recipe.data.val_fraction
@@ -80,6 +82,7 @@ def test(path: str | Path, data: str | Path | None = None, device: str = "auto",
         "commit": info["commit"],
     }
     durable.write_json(run.receipt_file, receipt)
+    write_card(run)
     return receipt | {"reopened": True}
 
 

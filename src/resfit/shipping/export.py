@@ -20,6 +20,7 @@ from resfit.data.images import ImageSet
 from resfit.data.sources import Split, load_split
 from resfit.errors import DataError, GateError, MissingExtraError, UsageError, nearest
 from resfit.evaluation.bundle import Bundle, load_bundle
+from resfit.evaluation.card import write_card
 from resfit.evaluation.config import bundle_folder
 from resfit.evaluation.holdout import find_source
 from resfit.evaluation.predict import images_at_once, predict_logits
@@ -82,11 +83,15 @@ def export(
     if parity.wrong:
         for file in files:  # an earlier export of this name too: it would be taken for this one
             durable.remove(file, must=True)
+        if run is not None:
+            write_card(run)
         raise GateError(f"{files[0]}: {parity.wrong}; it is deleted. {_remedy(precision)}")
     made = encode(_metadata(config | {"parity": parity.to_dict()}))
     answer = read(made)
     for file in files:
         durable.write_bytes(file, made)
+    if run is not None:
+        write_card(run)  # it says how model.onnx is used
     weights = (bundle_folder(path) / "model.safetensors").stat().st_size
     eager = partial(predict_logits, bundle.model, mean=bundle.mean, std=bundle.std)
     rows = [

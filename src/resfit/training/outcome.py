@@ -10,6 +10,7 @@ from resfit import durable
 from resfit.data.images import ImageSet
 from resfit.errors import ResourceError
 from resfit.evaluation.bundle import write_bundle
+from resfit.evaluation.card import write_card
 from resfit.evaluation.config import VIEWS
 from resfit.evaluation.metrics import score, softmax
 from resfit.evaluation.predict import predict_logits
@@ -22,7 +23,7 @@ from resfit.training.state import TrainState
 
 
 def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val_set: ImageSet | None) -> None:
-    """Write bundle, predictions on val and summary from the chosen weights."""
+    """Write bundle, predictions on val, summary and card from the chosen weights."""
     epoch = state.best.epoch if val_set is not None else state.epoch - 1
     chosen = run.best_file(epoch)
     run.drop_other_best(epoch)
@@ -66,6 +67,7 @@ def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val
         "data": info["data"],
     }
     durable.write_json(run.summary_file, summary)
+    write_card(run)
     run.update(status="finished", finished=datetime.now(UTC).isoformat(timespec="seconds"))
     if val:
         low, high = val["interval"]
