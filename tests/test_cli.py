@@ -525,7 +525,7 @@ def test_an_error_of_the_disk_that_nobody_caught_is_one_line_and_exit_6(number, 
     def fail(a):
         raise OSError(number, os.strerror(number), "/place/file")
 
-    monkeypatch.setattr("resfit.verbs.do_list", fail)
+    monkeypatch.setattr("resfit.verbs.networks.do_list", fail)
     assert main(["list"]) == 6
     err = capsys.readouterr().err
     assert err == f"resfit: /place/file: {os.strerror(number)}. See to the disk and its rights, and run it again.\n"

@@ -1,0 +1,77 @@
+"""data, bench, doctor: images and machine before training."""
+
+from resfit import printing
+from resfit.errors import UsageError
+from resfit.verbs.options import Add, Arguments, Verb, add_device
+from resfit.verbs.output import show
+
+
+def add(verb: Add) -> None:
+    """Add these verbs and their options."""
+    verb("data", do_data_info, "Look at images, check them, or decode them into the cache.")
+    lines: dict[str, tuple[Verb, str]] = {
+        "info": (do_data_info, "Show what is recognised: splits, classes, sizes, fingerprints, the cache."),
+        "check": (do_data_check, "Read every image and show what is wrong; exit 4 where training would be."),
+        "prepare": (do_data_prepare, "Decode all splits into the cache."),
+    }
+    for name, (run, text) in lines.items():
+        p = verb(f"data {name}", run, text)
+        p.add_argument("source", metavar="PATH", help="a folder, archive or .npz, or cifar10, cifar100, digits")
+        if name != "check":
+            p.add_argument("--image-size", type=int, default=32, metavar="N", help="pixels of a side (default 32)")
+
+    p = verb("bench", do_bench, "Measure this machine, how much of it the networks use, and say what binds.")
+    p.add_argument(
+        "networks", nargs="*", metavar="NETWORK", help="networks or recipes (default r4-lighter r1-4 resnet-20)"
+    )
+    p.add_argument("--seconds", type=float, default=20, metavar="S", help="about how long to measure (default 20)")
+    add_device(p)
+
+    verb("doctor", do_doctor, "Print versions, devices, extras, writable folders and the data found.")
+
+
+def do_bench(a: Arguments) -> int:
+    """Measure the machine and the networks on it."""
+    if a.seconds <= 0:
+        raise UsageError("bench: --seconds: must be more than 0. See `resfit bench --help`.")
+    from resfit.bench import run_bench
+
+    value = run_bench(a.networks, a.device, a.seconds)
+    show(a, value, printing.bench_text(value))
+    return 0
+
+
+def do_doctor(a: Arguments) -> int:
+    """Print versions, devices, extras, folders and data."""
+    from resfit.doctor import examine, to_text
+
+    value = examine()
+    show(a, value, to_text(value))
+    return 0
+
+
+def do_data_info(a: Arguments) -> int:
+    """Print what is recognised of a data set."""
+    from resfit.data.inspection import info
+
+    value = info(a.source, a.image_size)
+    show(a, value, printing.info_text(value))
+    return 0
+
+
+def do_data_check(a: Arguments) -> int:
+    """Read every image of a data set and print what is wrong; 4 where training or its score would be."""
+    from resfit.data.inspection import check
+
+    value = check(a.source)
+    show(a, value, printing.check_text(value))
+    return 0 if value["ok"] else 4
+
+
+def do_data_prepare(a: Arguments) -> int:
+    """Decode a data set into the cache."""
+    from resfit.data.inspection import prepare
+
+    value = prepare(a.source, a.image_size)
+    show(a, value, printing.prepare_text(value))
+    return 0
