@@ -1,4 +1,4 @@
-"""The tables and the plot of docs/performance.md, from results/*.json: every row of issue 4, measured or not, and growth."""
+"""The tables and the plot of docs/performance.md, from results/*.json: every figure asked for, measured or not, and growth."""
 
 import json
 import math
@@ -155,6 +155,46 @@ ROWS = (
         ("value at most", 2.0),
         "",
         "`benchmarks/checkpoint_cost.py`",
+    ),
+    *(
+        Row(
+            f"CPU images/s of an exported ONNX file, {precision}, batch {batch}",
+            "PyTorch eager",
+            f"export_{precision}_{batch}_*.json",
+            goal,
+            "",
+            "`benchmarks/export_speed.py`",
+        )
+        for precision, batch, goal in (
+            ("float32", 1, ("ratio at least", 1.5)),
+            ("float32", 64, None),
+            ("int8", 1, None),
+            ("int8", 64, None),
+        )
+    ),
+    Row(
+        "how many times smaller an int8 ONNX file is",
+        "the float32 one",
+        "export_int8_bytes_*.json",
+        ("value at least", 3.5),
+        "",
+        "`benchmarks/export_speed.py`",
+    ),
+    Row(
+        "points of accuracy on val that int8 loses",
+        "the network",
+        "export_int8_loss_*.json",
+        ("value at most", 0.5),
+        "",
+        "`benchmarks/export_speed.py`",
+    ),
+    Row(
+        "requests/s of `resfit serve`, 64 connections of wrk",
+        "a bare fastapi endpoint",
+        "serve_load.json",
+        ("ratio at least", 1.0),
+        "",
+        "`benchmarks/serve_load.py`",
     ),
 )
 PARTS = {"batch_size": "batch size", "width": "width", "depth": "blocks a stage", "image_size": "side, pixels"}
