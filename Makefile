@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RELIABILITY = OMP_NUM_THREADS=1 $(BIN)/python reliability/run.py --jobs 2 --out results/reliability.json
-PYTEST ?= -n 2 --dist worksteal
+PYTEST ?= -n 2 --dist loadscope
 
 .PHONY: demo test check bench reliability reliability-full clean
 

@@ -41,11 +41,14 @@ def hostile(tmp_path_factory, shipped):
     """The same bundle, its three classes under HOSTILE names, with a card as hostile."""
     import onnx
 
+    from resfit.evaluation.runtime import seal
+
     folder = tmp_path_factory.mktemp("hostile")
     model = onnx.load(shipped / "bundle" / "model.onnx")
     (entry,) = [prop for prop in model.metadata_props if prop.key == "resfit"]
     entry.value = json.dumps(json.loads(entry.value) | {"class_names": list(HOSTILE), "name": "<b>name</b>"})
-    onnx.save(model, folder / "model.onnx")
+    del model.metadata_props[-1]  # the seal
+    (folder / "model.onnx").write_bytes(seal(model.SerializeToString()))
     (folder / "README.md").write_text("---\ntags: x\n---\n# A card\n<script>alert('card')</script>\n")
     return folder
 

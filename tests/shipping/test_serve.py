@@ -308,7 +308,11 @@ def test_a_full_queue_is_503_and_says_when_to_come_back(pictures):
             assert {headers[b"retry-after"] for _, headers in over} == {b"1"}
             assert {status for status, _ in await asyncio.gather(*asks)} == {503}  # out of time
             free.set()
-            assert (await ask())[0] == 200
+            for _ in range(100):  # those who gave up are still in the queue for a moment
+                if (status := (await ask())[0]) != 503:
+                    break
+                await asyncio.sleep(0.05)
+            assert status == 200
 
     asyncio.run(work())
 

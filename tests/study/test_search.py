@@ -136,62 +136,6 @@ def test_one_at_a_time_prints_each_row_beside_its_claim(digits_npz, tmp_path, ca
     assert len(list((out / "rows").iterdir())) == 6
 
 
-def test_a_time_limit_stops_in_time_and_the_next_call_goes_on(space, digits_npz, tmp_path):
-    out = tmp_path / "limited"
-    settings = ["train.epochs=100000", "search.pruning=none"]
-    started = time.monotonic()
-    found = search(space, digits_npz, trials=1, out=out, time_limit=20, settings=settings)
-    assert time.monotonic() - started < 60
-    assert found["winner"] is None
-    (rows,) = out.glob("trials/*/metrics.jsonl")
-    epochs = len(rows.read_text().splitlines())
-    search(space, digits_npz, trials=1, out=out, time_limit=20, settings=settings)
-    assert len(rows.read_text().splitlines()) > epochs
-    assert list(out.glob("trials/*/metrics.jsonl")) == [rows]
-
-
-def test_workers_and_parent_killed_at_any_time(space, digits_npz, tmp_path):
-    """Kill both workers and parent at random; the same command then ends with every trial once."""
-    out, draw, wanted = tmp_path / "killed", random.Random(1), 6
-    words = ["--trials", wanted, "--workers", 2]
-    for number in range(6):
-        parent = command(space, digits_npz, out, *words)
-        time.sleep(draw.uniform(4, 9))
-        children = children_of(parent)
-        victims = [parent.pid] if number % 2 else [int(pid) for pid in children]
-        for pid in victims:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(1)
-        parent.kill()
-        parent.communicate()
-    parent = command(space, digits_npz, out, *words)
-    _, err = parent.communicate(timeout=200)
-    assert parent.returncode == 0, err
-    trials, rows = studies_of(f"sqlite:///{out}/study.db", space, fingerprint(out))
-    for study, slots in ((trials, wanted), (rows, 4)):
-        assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
-        assert len(finished(study)) == slots
-        ended = study.get_trials(states=(TrialState.COMPLETE,))
-        assert max(Counter(map(slot_of, ended)).values()) == 1
-    assert json.loads((out / "result.json").read_text())["winner"]["confirmed"]
-
-
-def test_an_interrupt_stops_the_workers_and_says_how_to_go_on(space, digits_npz, tmp_path):
-    out = tmp_path / "stopped"
-    parent = command(space, digits_npz, out, "--set", "train.epochs=100000", "--set", "search.pruning=none")
-    deadline = time.monotonic() + 60
-    while not list(out.glob("trials/*/metrics.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    children = children_of(parent)
-    parent.send_signal(signal.SIGINT)
-    _, err = parent.communicate(timeout=60)
-    assert parent.returncode == 130
-    assert "the same command goes on" in err
-    assert "Traceback" not in err
-    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
-
-
 def test_mistakes_are_said_before_anything_is_made(space, digits_npz, tmp_path, capsys):
     out = tmp_path / "new"
     words = ["search", str(space), "--data", str(digits_npz), "--out", str(out)]
@@ -220,112 +164,171 @@ def test_mistakes_are_said_before_anything_is_made(space, digits_npz, tmp_path, 
     _refuse_foreign(begun)
 
 
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory, need):
-    """A real PostgreSQL of its own on loopback; its address."""
-    found = shutil.which("initdb") or next(iter(sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))), None)
-    if found is None:
-        need("initdb")
-    folder = Path(found).resolve().parent
-    place = tmp_path_factory.mktemp("postgres")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    prefix = []
-    if os.geteuid() == 0:  # the server refuses to run as root
-        prefix = ["runuser", "-u", "nobody", "--"]
-        for parent in (place, *place.parents):
-            if parent == Path("/"):
-                break
-            with contextlib.suppress(PermissionError):
-                os.chmod(parent, os.stat(parent).st_mode | 0o055)
-        shutil.chown(place, "nobody")
-    data, options = place / "data", f"-p {port} -h 127.0.0.1 -k {place} -F"
-    control = [*prefix, folder / "pg_ctl", "-D", data, "-w"]
-    silent = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": place}
-    subprocess.run([*prefix, folder / "initdb", "-D", data, "-A", "trust", "-U", "resfit"], **silent)
-    subprocess.run([*control, "-o", options, "start"], **silent)
-    yield f"postgresql://resfit@127.0.0.1:{port}/postgres"
-    subprocess.run([*control, "-m", "immediate", "stop"], **silent)
+class TestStopped:  # a class of its own, for another of pytest's workers
+    def test_a_time_limit_stops_in_time_and_the_next_call_goes_on(self, space, digits_npz, tmp_path):
+        out = tmp_path / "limited"
+        settings = ["train.epochs=100000", "search.pruning=none"]
+        started = time.monotonic()
+        found = search(space, digits_npz, trials=1, out=out, time_limit=20, settings=settings)
+        assert time.monotonic() - started < 60
+        assert found["winner"] is None
+        (rows,) = out.glob("trials/*/metrics.jsonl")
+        epochs = len(rows.read_text().splitlines())
+        search(space, digits_npz, trials=1, out=out, time_limit=20, settings=settings)
+        assert len(rows.read_text().splitlines()) > epochs
+        assert list(out.glob("trials/*/metrics.jsonl")) == [rows]
+
+    def test_an_interrupt_stops_the_workers_and_says_how_to_go_on(self, space, digits_npz, tmp_path):
+        out = tmp_path / "stopped"
+        parent = command(space, digits_npz, out, "--set", "train.epochs=100000", "--set", "search.pruning=none")
+        deadline = time.monotonic() + 60
+        while not list(out.glob("trials/*/metrics.jsonl")) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        children = children_of(parent)
+        parent.send_signal(signal.SIGINT)
+        _, err = parent.communicate(timeout=60)
+        assert parent.returncode == 130
+        assert "the same command goes on" in err
+        assert "Traceback" not in err
+        assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
 
 
-def test_two_machines_share_a_study_through_postgresql(space, digits_npz, tmp_path, postgres):
-    """Two processes with folders of their own, as on two machines; one is killed, with its workers, and not started again."""
-    words = ["--trials", 6, "--storage", postgres]
-    here, there = (command(space, digits_npz, tmp_path / name, *words) for name in ("here", "there"))
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "there").glob("trials/*/run.json")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    there.kill()  # its worker notices, and frees its trial
-    there.communicate()
-    _, err = here.communicate(timeout=240)
-    assert here.returncode == 0, err
-    trials, rows = studies_of(postgres, space, fingerprint(tmp_path / "here"))
-    assert len(finished(trials)) == 6
-    assert len(finished(rows)) == 4
-    for study in (trials, rows):
-        assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
-    assert len({trial.user_attrs.get("worker") for trial in trials.trials} - {None}) >= 2
+class TestKilled:  # a class of its own, for another of pytest's workers
+    def test_workers_and_parent_killed_at_any_time(self, space, digits_npz, tmp_path):
+        """Kill both workers and parent at random; the same command then ends with every trial once."""
+        out, draw, wanted = tmp_path / "killed", random.Random(1), 6
+        words = ["--trials", wanted, "--workers", 2]
+        for number in range(6):
+            parent = command(space, digits_npz, out, *words)
+            time.sleep(draw.uniform(4, 9))
+            children = children_of(parent)
+            victims = [parent.pid] if number % 2 else [int(pid) for pid in children]
+            for pid in victims:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(1)
+            parent.kill()
+            parent.communicate()
+        parent = command(space, digits_npz, out, *words)
+        _, err = parent.communicate(timeout=200)
+        assert parent.returncode == 0, err
+        trials, rows = studies_of(f"sqlite:///{out}/study.db", space, fingerprint(out))
+        for study, slots in ((trials, wanted), (rows, 4)):
+            assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
+            assert len(finished(study)) == slots
+            ended = study.get_trials(states=(TrialState.COMPLETE,))
+            assert max(Counter(map(slot_of, ended)).values()) == 1
+        assert json.loads((out / "result.json").read_text())["winner"]["confirmed"]
 
 
-def test_ray_runs_the_trials_of_a_study(space, digits_npz, tmp_path, capsys, need):
-    """A real Ray on this machine: two turns at once."""
-    need("ray")
-    out = tmp_path / "cluster"
-    child = command(space, digits_npz, out, "--trials", 3, "--engine", "ray", "--workers", 2, "--json")
-    text, err = child.communicate(timeout=300)
-    assert child.returncode == 0, err
-    found = json.loads(text)
-    assert len(found["trials"]) == 3
-    assert found["winner"]["confirmed"]
-    assert [row["n"] for row in found["rows"]] == [2, 2]
-    assert "each trial has" in err
+class TestShared:  # a class of its own, for another of pytest's workers
+    @pytest.fixture
+    def postgres(self, tmp_path_factory, need):
+        """A real PostgreSQL of its own on loopback; its address."""
+        found = shutil.which("initdb") or next(iter(sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))), None)
+        if found is None:
+            need("initdb")
+        folder = Path(found).resolve().parent
+        place = tmp_path_factory.mktemp("postgres")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        prefix = []
+        if os.geteuid() == 0:  # the server refuses to run as root
+            prefix = ["runuser", "-u", "nobody", "--"]
+            for parent in (place, *place.parents):
+                if parent == Path("/"):
+                    break
+                with contextlib.suppress(PermissionError):
+                    os.chmod(parent, os.stat(parent).st_mode | 0o055)
+            shutil.chown(place, "nobody")
+        data, options = place / "data", f"-p {port} -h 127.0.0.1 -k {place} -F"
+        control = [*prefix, folder / "pg_ctl", "-D", data, "-w"]
+        silent = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": place}
+        subprocess.run([*prefix, folder / "initdb", "-D", data, "-A", "trust", "-U", "resfit"], **silent)
+        subprocess.run([*control, "-o", options, "start"], **silent)
+        yield f"postgresql://resfit@127.0.0.1:{port}/postgres"
+        subprocess.run([*control, "-m", "immediate", "stop"], **silent)
+
+    def test_two_machines_share_a_study_through_postgresql(self, space, digits_npz, tmp_path, postgres):
+        """Two processes with folders of their own, as on two machines; one is killed with its workers, not started again."""
+        words = ["--trials", 6, "--storage", postgres]
+        here, there = (command(space, digits_npz, tmp_path / name, *words) for name in ("here", "there"))
+        deadline = time.monotonic() + 60
+        while not list((tmp_path / "there").glob("trials/*/run.json")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        there.kill()  # its worker notices, and frees its trial
+        there.communicate()
+        _, err = here.communicate(timeout=240)
+        assert here.returncode == 0, err
+        trials, rows = studies_of(postgres, space, fingerprint(tmp_path / "here"))
+        assert len(finished(trials)) == 6
+        assert len(finished(rows)) == 4
+        for study in (trials, rows):
+            assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
+        assert len({trial.user_attrs.get("worker") for trial in trials.trials} - {None}) >= 2
 
 
-def test_a_full_disk_under_the_database_is_one_line_and_the_study_goes_on(
-    space, digits_npz, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(launch, "FAULTS", 0)  # a database may be away for a moment; this one stays full
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(disk)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no disk of its own can be mounted: {mounted.stderr.strip()}")
-    space.write_text(
-        SPACE.replace("epochs = 2", "epochs = 1").replace("finalists = 2\nseeds = 2", "finalists = 1\nseeds = 1")
-    )
-    url = f"sqlite:///{disk}/study.db"
-    words = [
-        "search",
-        str(space),
-        "--data",
-        str(digits_npz),
-        "--out",
-        str(tmp_path / "found"),
-        "--storage",
-        url,
-        "--trials",
-    ]
-    try:
-        assert main([*words, "1"]) == 0
-        trials, _ = studies_of(url, space, fingerprint(tmp_path / "found"))
-        before = {slot: trial.values for slot, trial in finished(trials).items()}
-        assert len(before) == 1
-        filler = disk / "filler"
-        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while file.write(bytes(512)):
-                pass
-        capsys.readouterr()
-        assert main([*words, "2"]) == 6
-        lines = capsys.readouterr().err.splitlines()
-        assert lines[-1].startswith(f"resfit: {url}: the study's database does not work: ")
-        assert "disk is full" in lines[-1]
-        assert not any("Traceback" in line for line in lines)
-        filler.unlink()
-        assert main([*words, "2"]) == 0
-        trials, _ = studies_of(url, space, fingerprint(tmp_path / "found"))
-        assert before.items() < {slot: trial.values for slot, trial in finished(trials).items()}.items()
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
+class TestRay:  # a class of its own, for another of pytest's workers
+    def test_ray_runs_the_trials_of_a_study(self, space, digits_npz, tmp_path, capsys, need):
+        """A real Ray on this machine: two turns at once."""
+        need("ray")
+        out = tmp_path / "cluster"
+        child = command(space, digits_npz, out, "--trials", 3, "--engine", "ray", "--workers", 2, "--json")
+        text, err = child.communicate(timeout=300)
+        assert child.returncode == 0, err
+        found = json.loads(text)
+        assert len(found["trials"]) == 3
+        assert found["winner"]["confirmed"]
+        assert [row["n"] for row in found["rows"]] == [2, 2]
+        assert "each trial has" in err
+
+
+class TestFullDisk:  # a class of its own, for another of pytest's workers
+    def test_a_full_disk_under_the_database_is_one_line_and_the_study_goes_on(
+        self, space, digits_npz, tmp_path, capsys, monkeypatch
+    ):
+        monkeypatch.setattr(launch, "FAULTS", 0)  # a database may be away for a moment: this one stays full
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(disk)], capture_output=True, text=True
+        )
+        if mounted.returncode:
+            pytest.skip(f"no disk of its own can be mounted: {mounted.stderr.strip()}")
+        space.write_text(
+            SPACE.replace("epochs = 2", "epochs = 1").replace("finalists = 2\nseeds = 2", "finalists = 1\nseeds = 1")
+        )
+        url = f"sqlite:///{disk}/study.db"
+        words = [
+            "search",
+            str(space),
+            "--data",
+            str(digits_npz),
+            "--out",
+            str(tmp_path / "found"),
+            "--storage",
+            url,
+            "--trials",
+        ]
+        try:
+            assert main([*words, "1"]) == 0
+            trials, _ = studies_of(url, space, fingerprint(tmp_path / "found"))
+            before = {slot: trial.values for slot, trial in finished(trials).items()}
+            assert len(before) == 1
+            filler = disk / "filler"
+            with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while file.write(bytes(512)):
+                    pass
+            capsys.readouterr()
+            assert main([*words, "2"]) == 6
+            lines = capsys.readouterr().err.splitlines()
+            assert lines[-1].startswith(f"resfit: {url}: the study's database does not work: ")
+            assert "disk is full" in lines[-1]
+            assert not any("Traceback" in line for line in lines)
+            filler.unlink()
+            assert main([*words, "2"]) == 0
+            trials, _ = studies_of(url, space, fingerprint(tmp_path / "found"))
+            assert before.items() < {slot: trial.values for slot, trial in finished(trials).items()}.items()
+        finally:
+            subprocess.run(["umount", "-l", str(disk)], check=True)

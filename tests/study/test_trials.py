@@ -228,7 +228,7 @@ def test_the_best_are_those_trained_to_their_end(url):
     pruned = study.ask()
     pruned.report(0.9, 1)
     study.tell(pruned, state=TrialState.PRUNED)
-    assert best_slots(study, 3) == ["1", "2", "3"]
+    assert best_slots(finished(study), 3) == ["1", "2", "3"]
 
 
 def test_a_space_without_a_network_in_budget_ends(url, monkeypatch):

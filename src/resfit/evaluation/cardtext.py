@@ -114,9 +114,9 @@ def _depth(facts: Facts) -> str:
         lines.append(f"- Selective prediction: area under the risk-coverage curve {selective['aurc']:.4f}.")
     if twins := full.get("duplicates"):
         without = twins["accuracy_without"]
+        rest = f"; accuracy without them {without['accuracy']:.2%} (n {without['n']:,})" if without["n"] else ""
         lines.append(
-            f"- Images that training has seen: {twins['exact']} exact and {twins['near']} near duplicates; accuracy "
-            f"without them {without['accuracy']:.2%} (n {without['n']:,})."
+            f"- Images that training has seen: {twins['exact']} exact and {twins['near']} near duplicates{rest}."
         )
     if worse := full.get("corruptions"):
         lines += ["", f"Accuracy on {worse['n']:,} of them, damaged, by strength from 1 to 5 (as they are: "]

@@ -59,7 +59,7 @@ def _winner(space: Space, drawn: list[dict[str, Any]], rows: list[dict[str, Any]
 def finalists(space: Space, study: "Study") -> dict[int, Row]:
     """Return the recipes of the best trials, by slot."""
     ended = finished(study)
-    points = {slot: space.point(ended[slot].params) for slot in best_slots(study, space.search.finalists)}
+    points = {slot: space.point(ended[slot].params) for slot in best_slots(ended, space.search.finalists)}
     return {
         int(slot): Row(f"trial {slot}", space.recipe(point, f"{space.name}-{slot}")) for slot, point in points.items()
     }
@@ -84,7 +84,7 @@ def live_lines(space: Space, studies: Studies, wanted: int) -> tuple[list[str], 
     if "trials" in studies:
         study, done = studies["trials"], finished(studies["trials"])
         best = [
-            f"  trial {slot:<6} {done[slot].values[0]:.2%}  {_params(done[slot])}" for slot in best_slots(study, SHOWN)
+            f"  trial {slot:<6} {done[slot].values[0]:.2%}  {_params(done[slot])}" for slot in best_slots(done, SHOWN)
         ]
         head = f"{len(done)} of {wanted} trials ended, {_running(study)} in training; the best on val:"
         table = [head, *best]

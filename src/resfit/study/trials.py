@@ -215,8 +215,11 @@ def fill(
     while len(own) < most and not is_over():
         take_up(study, beat)
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if not waiting and holds(finished(study), wanted):
-            return  # not while one waits: two workers queued it, and it ends as the second of its slot
+        if not waiting and holds(
+            finished(study), wanted
+        ):  # one that waits was queued by two, and ends as a slot's second
+            _end_seconds(study)
+            return
         if not waiting and holds(slots(study), wanted):
             time.sleep(min(POLL, beat))  # others train what is left
             continue
@@ -231,6 +234,15 @@ def fill(
         finally:
             turn.close()
         refuse_narrow(study)
+
+
+def _end_seconds(study: "Study") -> None:
+    """End what still runs in a slot that has ended: the worker of such a second trial may have been killed."""
+    done = finished(study)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if slot_of(trial) in done:
+            with contextlib.suppress(UpdateFinishedTrialError):
+                study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def _turn(study: "Study") -> contextlib.ExitStack:
@@ -312,9 +324,9 @@ def list_rows(study: "Study", labels: Mapping[int, str], seeds: Sequence[int]) -
     return frozenset(f"{row}/{seed}" for row in labels for seed in seeds)
 
 
-def best_slots(study: "Study", count: int) -> list[str]:
+def best_slots(ended: Mapping[str, "FrozenTrial"], count: int) -> list[str]:
     """Return the slots of the trials with the highest values that were trained to their end, best first."""
-    complete = [(slot, trial) for slot, trial in finished(study).items() if trial.state == TrialState.COMPLETE]
+    complete = [(slot, trial) for slot, trial in ended.items() if trial.state == TrialState.COMPLETE]
     return [slot for slot, trial in sorted(complete, key=lambda item: (-item[1].values[0], int(item[0])))[:count]]
 
 
