@@ -96,7 +96,7 @@ def test_failure_leaves_nothing(top, entries, one_line):
     assert entries() == []
 
 
-@pytest.mark.parametrize("kind", ["file in its place", "full disk"])
+@pytest.mark.parametrize("kind", ["file in its place", "full disk", "short write"])
 def test_unwritable_falls_back_to_memory(top, tmp_path, monkeypatch, capsys, kind):
     expected = load_split(top, "trainval", RULE)
     if kind == "full disk":
@@ -106,6 +106,13 @@ def test_unwritable_falls_back_to_memory(top, tmp_path, monkeypatch, capsys, kin
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(os, "posix_fallocate", full)
+    elif kind == "short write":
+        monkeypatch.setenv("RESFIT_CACHE", str(tmp_path / "other"))
+
+        def short(*_):
+            raise ValueError("mmap length is greater than file size")  # as numpy says it (reliability's `errors`)
+
+        monkeypatch.setattr(np.lib.format, "open_memmap", short)
     else:
         (tmp_path / "other").write_text("a file")
         monkeypatch.setenv("RESFIT_CACHE", str(tmp_path / "other"))

@@ -21,7 +21,7 @@ from resfit.errors import DataError, GateError, ResfitError, ResourceError, Usag
 from resfit.plugins import AUGMENTATIONS, MIXES, OPTIMIZERS, SCHEDULES
 from resfit.recipefile import load_recipe, recipe_names
 from resfit.runs import Run, new_run, own
-from resfit.training import loop
+from resfit.training import checkpoint, loop
 from resfit.training.checkpoint import checkpoints, load_newest, read_tensors, save_checkpoint
 from resfit.training.launch import make_state, resume, train
 from resfit.training.seeds import train_seeds
@@ -467,3 +467,26 @@ def test_run_folder_holds_what_the_design_says(trained):
     assert len(rows) == 301
     assert [json.loads(line)["epoch"] for line in trained.metrics_file.read_text().splitlines()] == [0, 1, 2]
     assert os.environ["RESFIT_CACHE"] not in trained.recipe_file.read_text()
+
+
+def test_a_checkpoint_that_the_disk_does_not_give_is_passed_over(trained, tmp_path, monkeypatch):
+    """torch, which maps the file, says so in a RuntimeError; a real EIO is one of reliability's `errors`."""
+    newest = checkpoints(trained.checkpoints)[-1]
+    said = f"unable to open file <{newest}> in read-only mode: Input/output error (5)"
+    real = checkpoint.safe_open
+
+    def fail(path, **words):
+        if path == newest:
+            raise RuntimeError(said)
+        return real(path, **words)
+
+    monkeypatch.setattr(checkpoint, "safe_open", fail)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        read_tensors(newest)
+    assert caught.value.filename == str(newest)
+    _, header, (line,) = load_newest(trained.checkpoints)
+    assert header["step"] < int(newest.stem.removeprefix("step-"))
+    assert "Input/output error" in line
+    said = "out of memory"
+    with pytest.raises(RuntimeError, match="out of memory"):
+        read_tensors(newest)

@@ -5,6 +5,7 @@ processes may build the same entry at once. `$RESFIT_CACHE`, else `$XDG_CACHE_HO
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -109,7 +110,10 @@ def _fill(folder: Path, build: Callable[[Allocate], ImageSet]) -> None:
 
     def allocate(shape: tuple[int, ...]) -> np.ndarray:
         path = folder / "images.npy"
-        images = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+        try:
+            images = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+        except ValueError as error:  # the file is shorter than what was written to it
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path)) from error
         if hasattr(os, "posix_fallocate"):  # a full disk is an error here, not a bus error in the middle of decoding
             with path.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

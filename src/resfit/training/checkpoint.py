@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,13 +95,18 @@ def pack_tensors(tensors: dict[str, Tensor], header: dict[str, Any]) -> bytes:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return tensors (on the CPU) and header; raises ValueError when the file is not whole or was changed."""
+    """Return tensors (on the CPU) and header; raises ValueError when the file is not whole or was changed, OSError."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except SafetensorError as error:
         raise ValueError(f"not a whole safetensors file ({error})") from error
+    except RuntimeError as error:  # torch maps the file, and says in words alone what the system answered
+        number = re.search(r"unable to open file .*\((\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
     checksum, _, text = metadata.get("resfit", "").partition(" ")
     if checksum != _checksum(tensors, text):
         raise ValueError("the checksum does not match")

@@ -30,7 +30,12 @@ def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val
     durable.sync_folder(run.checkpoints)  # or a power cut after the end brings them back
     try:
         weights, _ = read_tensors(chosen)
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        reason = error.strerror or error
+        raise ResourceError(
+            f"{chosen}: cannot be read: {reason}. See to the disk, then `resfit resume` the run."
+        ) from error
+    except ValueError as error:
         raise ResourceError(f"{chosen}: the chosen weights are damaged: {error}. Train anew.") from error
     write_bundle(run.bundle, recipe, weights, train_set.class_names)
     val = None
