@@ -84,6 +84,8 @@ def main() -> None:
     parser.add_argument("--short", type=float, default=5)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if load_onnx(options.run).tta != "none":
+        parser.error(f"{options.run}: takes test-time views, and the bare endpoint one: the two would not do the same")
     files = [file for file in sorted(options.folder.rglob("*")) if file.suffix in (".jpg", ".jpeg", ".png")]
     files = random.Random(0).sample(files, min(IMAGES, len(files)))
     with serving(options.run) as (address, process):
