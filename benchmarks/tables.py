@@ -80,7 +80,9 @@ def cells(value: dict[str, Any]) -> list[str]:
         low, high = value["interval"]
         seconds = value.get("seconds", value["train_seconds"])  # alone on the machine, where that was measured
         measured += f" (95% {low:.4f} to {high:.4f}) in {seconds / 60:.1f} min of training"
-    beside = f"{value['peer']}: {number(value['peer_value'])}, ratio {value['ratio']}" if value.get("peer") else "–"
+    beside = value.get("peer") or "–"
+    if "peer_value" in value:
+        beside = f"{beside}: {number(value['peer_value'])}, ratio {value['ratio']}"
     spread = " to ".join(number(bound) for bound in value["spread"])
     where = f"{value['data']}; {value['device']}; {value.get('run_commit', value['commit'])}"
     goal = f"{value['goal_is']} {number(value['goal'])}" if value["goal"] is not None else "–"
