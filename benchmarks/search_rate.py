@@ -85,7 +85,8 @@ def measure(data: Path, out: Path, trials: int, workers: int) -> dict[str, float
     search("small", data, trials=trials, out=out, workers=workers, settings=SETTINGS)
     space, plan = load_space("small", SETTINGS), json.loads((out / "search.json").read_text())
     same = {"space": space.text(), "data": plan["fingerprint"]}
-    ended: list[Any] = list(finished(open_study(f"sqlite:///{out}/study.db", space.name, same, space.search)).values())
+    with open_study(f"sqlite:///{out}/study.db", space.name, same, space.search) as study:
+        ended: list[Any] = list(finished(study).values())
     first, last = min(t.datetime_start for t in ended), max(t.datetime_complete for t in ended)
     seconds = (last - first).total_seconds()
     training = [t.user_attrs["seconds"] for t in ended]

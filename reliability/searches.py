@@ -108,23 +108,23 @@ def _inspect(out: Path, wanted: int) -> int:
     space, problems = plan.load_space(), []
     same = {"space": space.text(), "data": plan.fingerprint}
     for name, place, least in ((space.name, "trials", wanted), (f"{space.name}/rows", "rows", 4)):
-        study = open_study(plan.storage, name, same, space.search)
-        left = study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
-        problems += [f"{place}: trial {trial.number} is left {trial.state.name.lower()}" for trial in left]
-        done = finished(study)
-        if len(done) < least:
-            problems.append(f"{place}: {len(done)} of {least} are there")
-        complete = study.get_trials(states=(TrialState.COMPLETE,))
-        twice = [slot for slot, count in Counter(map(slot_of, complete)).items() if count > 1]
-        problems += [f"{place}: slot {slot} is counted twice" for slot in twice]
-        for trial in complete:
-            run = Run(out / place / slot_of(trial).replace("/", "-seed-"))
-            if [row["epoch"] for row in run.metrics] != [0, 1]:
-                problems.append(f"{run.folder.name}: its rows are not those of two epochs")
-            if trial.value != run.summary["val"]["accuracy"]:
-                problems.append(
-                    f"{run.folder.name}: {trial.value} in the study, {run.summary['val']['accuracy']} in the folder"
-                )
+        with open_study(plan.storage, name, same, space.search) as study:
+            left = study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
+            problems += [f"{place}: trial {trial.number} is left {trial.state.name.lower()}" for trial in left]
+            done = finished(study)
+            if len(done) < least:
+                problems.append(f"{place}: {len(done)} of {least} are there")
+            complete = study.get_trials(states=(TrialState.COMPLETE,))
+            twice = [slot for slot, count in Counter(map(slot_of, complete)).items() if count > 1]
+            problems += [f"{place}: slot {slot} is counted twice" for slot in twice]
+            for trial in complete:
+                run = Run(out / place / slot_of(trial).replace("/", "-seed-"))
+                if [row["epoch"] for row in run.metrics] != [0, 1]:
+                    problems.append(f"{run.folder.name}: its rows are not those of two epochs")
+                if trial.value != run.summary["val"]["accuracy"]:
+                    problems.append(
+                        f"{run.folder.name}: {trial.value} in the study, {run.summary['val']['accuracy']} in the folder"
+                    )
     print("; ".join(problems))
     return int(bool(problems))
 

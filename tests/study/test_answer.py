@@ -22,24 +22,31 @@ def found(tmp_path):
     space = load_space("small", ["search.finalists=2", "search.seeds=2", "search.sampler=random"])
     same = {"space": space.text(), "data": "x"}
     url = f"sqlite:///{tmp_path}/study.db"
-    studies = {key: open_study(url, name, same, space.search) for key, name in (("trials", "a"), ("rows", "b"))}
+    with (
+        open_study(url, "a", same, space.search) as drawn,
+        open_study(url, "b", same, space.search) as rows,
+    ):
+        fill_trials(space, drawn)
+        yield space, {"trials": drawn, "rows": rows}
+
+
+def fill_trials(space, study):
     for number, value in enumerate(VALUES):
-        trial = studies["trials"].ask()
+        trial = study.ask()
         space.recipe(suggest(trial, space))
         trial.set_user_attr("params", 1000 + number)
         trial.set_user_attr("macs", 10_000 * (number + 1))
         trial.report(value, 9)
-        studies["trials"].tell(trial, value)
-    pruned = studies["trials"].ask()
+        study.tell(trial, value)
+    pruned = study.ask()
     suggest(pruned, space)
     pruned.report(0.4, 3)
-    studies["trials"].tell(pruned, state=TrialState.PRUNED)
-    over = studies["trials"].ask()
+    study.tell(pruned, state=TrialState.PRUNED)
+    over = study.ask()
     suggest(over, space)
     with pytest.raises(TrialPruned):
         trials.give_up(over, "over budget")
-    studies["trials"].tell(over, state=TrialState.PRUNED)
-    return space, studies
+    study.tell(over, state=TrialState.PRUNED)
 
 
 def train_rows(space, studies, value_of):
@@ -124,8 +131,8 @@ def test_the_page_is_whole_and_asks_for_nothing(found):
 
 def test_a_page_of_nothing_yet(tmp_path):
     space = load_space("r1")
-    studies = {"rows": open_study(f"sqlite:///{tmp_path}/study.db", "r", {}, space.search)}
-    value = summarise(space, studies, 1)
+    with open_study(f"sqlite:///{tmp_path}/study.db", "r", {}, space.search) as study:
+        value = summarise(space, {"rows": study}, 1)
     assert Page(report_page(value))
     assert [row["claim"] for row in value["rows"]][4] == "95%"
     assert [row["n"] for row in value["rows"]] == [0] * 5

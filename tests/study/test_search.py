@@ -75,10 +75,15 @@ def children_of(process):
     return found.read_text().split() if found.exists() else []
 
 
+@contextlib.contextmanager
 def studies_of(url, space, data_mark):
     wanted = load_space(space)
     same = {"space": wanted.text(), "data": data_mark}
-    return [open_study(url, name, same, wanted.search) for name in (wanted.name, f"{wanted.name}/rows")]
+    with (
+        open_study(url, wanted.name, same, wanted.search) as trials,
+        open_study(url, f"{wanted.name}/rows", same, wanted.search) as rows,
+    ):
+        yield trials, rows
 
 
 def fingerprint(out):
@@ -212,12 +217,12 @@ class TestKilled:  # a class of its own, for another of pytest's workers
         parent = command(space, digits_npz, out, *words)
         _, err = parent.communicate(timeout=200)
         assert parent.returncode == 0, err
-        trials, rows = studies_of(f"sqlite:///{out}/study.db", space, fingerprint(out))
-        for study, slots in ((trials, wanted), (rows, 4)):
-            assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
-            assert len(finished(study)) == slots
-            ended = study.get_trials(states=(TrialState.COMPLETE,))
-            assert max(Counter(map(slot_of, ended)).values()) == 1
+        with studies_of(f"sqlite:///{out}/study.db", space, fingerprint(out)) as studies:
+            for study, slots in zip(studies, (wanted, 4), strict=True):
+                assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
+                assert len(finished(study)) == slots
+                ended = study.get_trials(states=(TrialState.COMPLETE,))
+                assert max(Counter(map(slot_of, ended)).values()) == 1
         assert json.loads((out / "result.json").read_text())["winner"]["confirmed"]
 
 
@@ -261,12 +266,19 @@ class TestShared:  # a class of its own, for another of pytest's workers
         there.communicate()
         _, err = here.communicate(timeout=240)
         assert here.returncode == 0, err
-        trials, rows = studies_of(postgres, space, fingerprint(tmp_path / "here"))
-        assert len(finished(trials)) == 6
-        assert len(finished(rows)) == 4
-        for study in (trials, rows):
-            assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
-        assert len({trial.user_attrs.get("worker") for trial in trials.trials} - {None}) >= 2
+        with studies_of(postgres, space, fingerprint(tmp_path / "here")) as (trials, rows):
+            assert len(finished(trials)) == 6
+            assert len(finished(rows)) == 4
+            for study in (trials, rows):
+                assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
+            assert len({trial.user_attrs.get("worker") for trial in trials.trials} - {None}) >= 2
+        psycopg = pytest.importorskip("psycopg")
+        query = "select count(*) from pg_stat_activity where backend_type = 'client backend'"
+        deadline = time.monotonic() + 10  # the server notices a closed connection a moment later
+        with psycopg.connect(postgres, autocommit=True) as connection:
+            while (left := connection.execute(query).fetchone()) != (1,) and time.monotonic() < deadline:
+                time.sleep(0.1)
+        assert left == (1,)  # this one
 
 
 class TestRay:  # a class of its own, for another of pytest's workers
@@ -314,8 +326,8 @@ class TestFullDisk:  # a class of its own, for another of pytest's workers
         ]
         try:
             assert main([*words, "1"]) == 0
-            trials, _ = studies_of(url, space, fingerprint(tmp_path / "found"))
-            before = {slot: trial.values for slot, trial in finished(trials).items()}
+            with studies_of(url, space, fingerprint(tmp_path / "found")) as (trials, _):
+                before = {slot: trial.values for slot, trial in finished(trials).items()}
             assert len(before) == 1
             filler = disk / "filler"
             with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
@@ -329,7 +341,7 @@ class TestFullDisk:  # a class of its own, for another of pytest's workers
             assert not any("Traceback" in line for line in lines)
             filler.unlink()
             assert main([*words, "2"]) == 0
-            trials, _ = studies_of(url, space, fingerprint(tmp_path / "found"))
-            assert before.items() < {slot: trial.values for slot, trial in finished(trials).items()}.items()
+            with studies_of(url, space, fingerprint(tmp_path / "found")) as (trials, _):
+                assert before.items() < {slot: trial.values for slot, trial in finished(trials).items()}.items()
         finally:
             subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -46,6 +46,12 @@ def opened(url, **more):
     return open_study(url, "test", SAME, SEARCH, **more)
 
 
+@pytest.fixture
+def study(url):
+    with opened(url) as study:
+        yield study
+
+
 def train(study, wanted, marks, trial):
     """Stand in for training: some milliseconds, and a mark on disk when done, found again as a finished run is."""
     begin(study, trial)
@@ -63,15 +69,16 @@ def train(study, wanted, marks, trial):
 
 
 def work(url, wanted, marks, number):
-    study = opened(url, worker=number, beat=2)
-    fill(study, wanted, lambda trial: train(study, wanted, marks, trial), lambda: False, beat=2)
+    with opened(url, worker=number, beat=2) as study:
+        fill(study, wanted, lambda trial: train(study, wanted, marks, trial), lambda: False, beat=2)
 
 
 def test_two_hundred_kills_lose_nothing_and_count_nothing_twice(url, tmp_path):
     wanted, kills, draw = 40, 200, random.Random(0)
     marks = tmp_path / "marks"
     marks.mkdir()
-    opened(url, beat=2)
+    with opened(url, beat=2):
+        pass
     context = multiprocessing.get_context("fork")
 
     def start(number):
@@ -95,11 +102,11 @@ def test_two_hundred_kills_lose_nothing_and_count_nothing_twice(url, tmp_path):
             wanted += 5 * (ended == 0)  # all was done before it was killed: more are asked for, as by a larger --trials
             workers[place] = start(begun)
             begun += 1
-    study = opened(url, beat=2)
-    done = finished(study)
-    assert len(done) == len(slots(study)) == wanted
-    assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
-    complete = [slot_of(trial) for trial in study.get_trials(states=(TrialState.COMPLETE,))]
+    with opened(url) as study:
+        done = finished(study)
+        assert len(done) == len(slots(study)) == wanted
+        assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
+        complete = [slot_of(trial) for trial in study.get_trials(states=(TrialState.COMPLETE,))]
     assert Counter(complete) == Counter(done.keys())
     assert {mark.name for mark in marks.glob("[!.]*")} == set(
         done
@@ -108,8 +115,7 @@ def test_two_hundred_kills_lose_nothing_and_count_nothing_twice(url, tmp_path):
         assert trial.values == [float((marks / slot).read_text())]
 
 
-def test_a_dead_trial_is_taken_up_once_with_its_values(url):
-    study = opened(url)
+def test_a_dead_trial_is_taken_up_once_with_its_values(study):
     trial = study.ask()
     x = trial.suggest_float("x", 0, 1)
     take_up(study)
@@ -123,8 +129,7 @@ def test_a_dead_trial_is_taken_up_once_with_its_values(url):
     assert stands(study, again, 1) is None
 
 
-def test_of_two_that_took_up_the_same_the_earlier_stands(url):
-    study = opened(url)
+def test_of_two_that_took_up_the_same_the_earlier_stands(study):
     study.tell(study.ask(), state=TrialState.FAIL)
     for _ in range(2):  # as two workers would that look at once
         study.enqueue_trial({}, user_attrs={trials.SLOT: "0"})
@@ -132,8 +137,7 @@ def test_of_two_that_took_up_the_same_the_earlier_stands(url):
     assert (stands(study, first, 5), stands(study, second, 5)) == (None, "duplicate")
 
 
-def test_no_more_than_wanted(url):
-    study = opened(url)
+def test_no_more_than_wanted(study):
     first, second = study.ask(), study.ask()
     assert (stands(study, first, 1), stands(study, second, 1)) == (None, "surplus")
     with suppress(trials.GivenUp):
@@ -141,8 +145,7 @@ def test_no_more_than_wanted(url):
     assert list(slots(study)) == ["0"]
 
 
-def test_a_slot_taken_up_and_found_over_budget_is_over(url):
-    study = opened(url)
+def test_a_slot_taken_up_and_found_over_budget_is_over(study):
     first = study.ask()
     first.suggest_float("x", 0, 1)
     study.tell(first, state=TrialState.FAIL)  # killed before it could say so
@@ -155,8 +158,7 @@ def test_a_slot_taken_up_and_found_over_budget_is_over(url):
     assert len(study.trials) == 2
 
 
-def test_a_slot_taken_up_may_be_one_too_many(url):
-    study = opened(url)
+def test_a_slot_taken_up_may_be_one_too_many(study):
     for _ in range(2):
         study.ask()
     study.tell(1, state=TrialState.FAIL)
@@ -165,9 +167,8 @@ def test_a_slot_taken_up_may_be_one_too_many(url):
     assert (slot_of(again), stands(study, again, 1), stands(study, again, 2)) == ("1", "surplus", None)
 
 
-def test_the_last_life_of_a_slot_may_yet_end_well(url, monkeypatch):
+def test_the_last_life_of_a_slot_may_yet_end_well(study, monkeypatch):
     monkeypatch.setattr(trials, "LIVES", 1)
-    study = opened(url)
     study.tell(study.ask(), state=TrialState.FAIL)
     take_up(study)
     assert finished(study) == {}
@@ -175,8 +176,7 @@ def test_the_last_life_of_a_slot_may_yet_end_well(url, monkeypatch):
     assert finished(study)["0"].values == [0.5]
 
 
-def test_a_trial_killed_before_its_first_heartbeat_is_not_a_zombie(url, monkeypatch):
-    study = opened(url)
+def test_a_trial_killed_before_its_first_heartbeat_is_not_a_zombie(study, monkeypatch):
     study.ask()
     take_up(study)
     assert study.trials[0].state == TrialState.RUNNING
@@ -186,9 +186,8 @@ def test_a_trial_killed_before_its_first_heartbeat_is_not_a_zombie(url, monkeypa
     assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]
 
 
-def test_a_slot_that_keeps_dying_counts_as_failed(url, monkeypatch):
+def test_a_slot_that_keeps_dying_counts_as_failed(study, monkeypatch):
     monkeypatch.setattr(trials, "LIVES", 3)
-    study = opened(url)
     for _ in range(4):
         study.tell(study.ask(), state=TrialState.FAIL)
         take_up(study)
@@ -196,8 +195,7 @@ def test_a_slot_that_keeps_dying_counts_as_failed(url, monkeypatch):
     assert not study.get_trials(states=(TrialState.WAITING,))
 
 
-def test_rows_are_queued_once_whoever_asks(url):
-    study = opened(url)
+def test_rows_are_queued_once_whoever_asks(study):
     for _ in range(2):
         assert list_rows(study, {3: "three", 5: "five"}, [1, 2]) == {"3/1", "3/2", "5/1", "5/2"}
     assert sorted(slots(study)) == ["3/1", "3/2", "5/1", "5/2"]
@@ -208,8 +206,7 @@ def test_rows_are_queued_once_whoever_asks(url):
     assert len(finished(study)) == 4
 
 
-def test_other_rows_than_before_are_trained_too(url):
-    study = opened(url)
+def test_other_rows_than_before_are_trained_too(study):
 
     def train_row(trial):
         begin(study, trial)
@@ -221,8 +218,7 @@ def test_other_rows_than_before_are_trained_too(url):
     assert stands(study, study.ask(), frozenset({"5/1"})) == "surplus"  # what nobody listed
 
 
-def test_the_best_are_those_trained_to_their_end(url):
-    study = opened(url)
+def test_the_best_are_those_trained_to_their_end(study):
     for value in (0.1, 0.7, 0.7, 0.3):
         study.tell(study.ask(), value)
     pruned = study.ask()
@@ -231,17 +227,15 @@ def test_the_best_are_those_trained_to_their_end(url):
     assert best_slots(finished(study), 3) == ["1", "2", "3"]
 
 
-def test_a_space_without_a_network_in_budget_ends(url, monkeypatch):
+def test_a_space_without_a_network_in_budget_ends(study, monkeypatch):
     monkeypatch.setattr(trials, "IN_A_ROW", 7)
-    study = opened(url)
     with pytest.raises(GateError, match="the last 7 recipes drawn were over the budget"):
         fill(study, 3, lambda trial: give_up(trial, "over budget"), lambda: False)
     assert len(study.trials) == 7
 
 
-def test_points_are_drawn_from_the_space(url, tmp_path):
+def test_points_are_drawn_from_the_space(study):
     space = load_space("small")
-    study = opened(url)
     for _ in range(20):
         point = trials.suggest(study.ask(), space)
         assert all(point[f"network.widths.{n}"] in range(8, 97, 8) for n in range(3))
@@ -250,27 +244,29 @@ def test_points_are_drawn_from_the_space(url, tmp_path):
         space.recipe(point)
 
 
-def test_choices_that_are_lists_come_back_as_they_are(url):
+def test_choices_that_are_lists_come_back_as_they_are(study):
     space = load_space("r2")
-    trial = opened(url).ask()
+    trial = study.ask()
     value = trials._draw(trial, "network.widths", space)
     assert value in ([16, 32, 64, 128], [64, 128, 256, 512])
     assert space.point(trial.params)["network.widths"] == value
 
 
-def test_a_study_of_another_space_is_refused(url):
-    opened(url)
-    with pytest.raises(UsageError, match="its study 'test' has another space"):
-        open_study(url, "test", SAME | {"space": "other"}, SEARCH)
+def test_a_study_of_another_space_is_refused(url, study):
+    other = open_study(url, "test", SAME | {"space": "other"}, SEARCH)
+    with pytest.raises(UsageError, match="its study 'test' has another space"), other:
+        pass
 
 
 def test_a_damaged_database_is_one_line_and_left_alone(url, tmp_path):
     file = tmp_path / "study.db"
-    opened(url)
+    with opened(url):
+        pass
     file.write_bytes(b"\0garbage" + os.urandom(5000))
     before = file.read_bytes()
-    with pytest.raises(ResourceError, match=r"study.db: the study's database does not work: file is not a database"):
-        opened(url)
+    words = r"study.db: the study's database does not work: file is not a database"
+    with pytest.raises(ResourceError, match=words), opened(url):
+        pass
     assert file.read_bytes() == before
 
 
@@ -284,7 +280,7 @@ def test_a_damaged_database_is_one_line_and_left_alone(url, tmp_path):
     ],
 )
 def test_a_database_that_cannot_be_reached(address, kind, words):
-    with pytest.raises(kind, match=words) as error:
-        opened(address)
+    with pytest.raises(kind, match=words) as error, opened(address):
+        pass
     assert "\n" not in str(error.value)
     assert "secret" not in str(error.value)

@@ -6,6 +6,7 @@ kills stay as they are. A trial of Ray's is a *turn*, in which one slot of the s
 
 import logging
 import os
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -79,6 +80,9 @@ def _turn(config: dict[str, Any], folder: str, index: int) -> None:
     place = Path(folder)
     plan = read_plan(place, os.environ[STORAGE], os.getppid())
     images = Images(plan.data, plan.fingerprint)
-    phase = next(islice(phases(place, config["turn"], plan, images), index, None))
-    fill_phase(phase, images, plan, most=1)
-    tune.report({"slots": len(finished(phase.study))})
+    with closing(
+        phases(place, config["turn"], plan, images)
+    ) as found:  # a phase's study is open until the next is asked for
+        phase = next(islice(found, index, None))
+        fill_phase(phase, images, plan, most=1)
+        tune.report({"slots": len(finished(phase.study))})

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from shlex import quote
 from typing import Any, Literal
@@ -63,11 +64,14 @@ def search(
     same = {"space": wanted.text(), "data": load_data(first, data, refit=False)[0].fingerprint}
     folder.mkdir(parents=True, exist_ok=True)
     url = storage or f"sqlite:///{(folder / 'study.db').absolute()}"
-    with guarded(url):
+    with guarded(url), ExitStack() as opened:
         names = {"trials": wanted.name, "rows": f"{wanted.name}/rows"}
         if wanted.search.mode == "one-at-a-time":
             del names["trials"]
-        studies: Studies = {key: open_study(url, name, same, wanted.search, beat=beat) for key, name in names.items()}
+        studies: Studies = {
+            key: opened.enter_context(open_study(url, name, same, wanted.search, beat=beat))
+            for key, name in names.items()
+        }
         source = str(Path(space).absolute()) if str(space).endswith(".toml") else str(space)
         until = None if time_limit is None else time.time() + time_limit
         plan = Plan(

@@ -62,40 +62,37 @@ IN_A_ROW = 2_000  # drawn recipes that may be over the budget, or refused
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
+@contextlib.contextmanager
 def open_study(
     url: str, name: str, same: Mapping[str, str], search: Search, worker: int = 0, beat: int = BEAT
-) -> "Study":
-    """Open or make a study. `same` is what all its workers must agree on, by word: UsageError names the first that differs.
+) -> Iterator["Study"]:
+    """Open or make a study; the end of the block closes its connections.
 
-    Raises UsageError for an address that cannot be read, ResourceError for a database that does not answer or is damaged.
+    `same` is what all its workers must agree on, by word: UsageError names the first that differs. Raises UsageError for an
+    address that cannot be read, ResourceError for a database that does not answer or is damaged.
     """
-    with guarded(url):
-        address = _address(url)
-        patience = {"connect_args": {"timeout": 60}} if address.startswith("sqlite") else {"pool_pre_ping": True}
-        try:
-            storage = _storage(address, patience, beat)
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                f"{shown(url)}: {error.name} is needed. Install it: pip install 'resfit[search,postgres]'."
-            ) from error
-        study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            direction="maximize",
-            load_if_exists=True,
-            pruner=_pruner(search),
-        )
-        # a worker that begins anew must not draw what it drew before
-        study.sampler = _sampler(search, worker + 1_000 * len(study.get_trials(deepcopy=False)))
-        kept = study.user_attrs
-        for word, value in same.items():
-            if word not in kept:
-                study.set_user_attr(word, value)
-            elif kept[word] != value:
-                raise UsageError(
-                    f"{shown(url)}: its study {name!r} has another {word}. Choose another --out or --storage."
-                )
-        return study
+    with contextlib.ExitStack() as closing:
+        with guarded(url):
+            storage = _storage(url, beat)
+            closing.callback(storage.engine.dispose)
+            study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                direction="maximize",
+                load_if_exists=True,
+                pruner=_pruner(search),
+            )
+            # a worker that begins anew must not draw what it drew before
+            study.sampler = _sampler(search, worker + 1_000 * len(study.get_trials(deepcopy=False)))
+            kept = study.user_attrs
+            for word, value in same.items():
+                if word not in kept:
+                    study.set_user_attr(word, value)
+                elif kept[word] != value:
+                    raise UsageError(
+                        f"{shown(url)}: its study {name!r} has another {word}. Choose another --out or --storage."
+                    )
+        yield study
 
 
 @contextlib.contextmanager
@@ -330,12 +327,18 @@ def best_slots(ended: Mapping[str, "FrozenTrial"], count: int) -> list[str]:
     return [slot for slot, trial in sorted(complete, key=lambda item: (-item[1].values[0], int(item[0])))[:count]]
 
 
-def _storage(address: str, options: dict[str, Any], beat: int) -> RDBStorage:
+def _storage(url: str, beat: int) -> RDBStorage:
     """Connect; where another process makes the tables at the same moment, one of the two fails, and looks again."""
+    address = url.replace("postgresql://", "postgresql+psycopg://", 1)  # the driver that the extra installs
+    options = {"connect_args": {"timeout": 60}} if address.startswith("sqlite") else {"pool_pre_ping": True}
     for last in (False, False, False, True):
         try:
             with _quiet():
                 return RDBStorage(address, options, heartbeat_interval=beat, grace_period=GRACE * beat)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                f"{shown(url)}: {error.name} is needed. Install it: pip install 'resfit[search,postgres]'."
+            ) from error
         except (IntegrityError, OperationalError, ProgrammingError) as error:
             if last or not (isinstance(error, IntegrityError) or "exist" in str(error)):
                 raise
@@ -349,11 +352,6 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield
-
-
-def _address(url: str) -> str:
-    """Return the address with the driver that the extra installs."""
-    return url.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
 def _sampler(search: Search, more: int) -> "optuna.samplers.BaseSampler":

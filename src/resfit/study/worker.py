@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -103,24 +103,24 @@ def work(folder: Path, number: int, plan: Plan) -> None:
         fill_phase(phase, images, plan)
 
 
-def phases(folder: Path, number: int, plan: Plan, images: Images) -> Iterator[Phase]:
+def phases(folder: Path, number: int, plan: Plan, images: Images) -> Generator[Phase, None, None]:
     """Yield the trials, unless one change is made at a time; and, once they are there, the rows."""
     space = plan.load_space()
     search, same = space.search, {"space": space.text(), "data": plan.fingerprint}
     with guarded(plan.storage):
         if search.mode == "search":
-            study = open_study(plan.storage, space.name, same, search, number, plan.beat)
-            yield Phase(study, plan.trials, folder / "trials", partial(drawn, space))
-            rows = finalists(space, study) if len(finished(study)) >= plan.trials else {}
+            with open_study(plan.storage, space.name, same, search, number, plan.beat) as study:
+                yield Phase(study, plan.trials, folder / "trials", partial(drawn, space))
+                rows = finalists(space, study) if len(finished(study)) >= plan.trials else {}
         else:
             rows = dict(enumerate(space.rows()))
         over = [number for number, row in rows.items() if images.over_budget(row.recipe)]
         seeds = [search.seed + 1 + more for more in range(search.seeds)]
         plain = search.model_copy(update={"pruning": "none", "sampler": "random"})
-        study = open_study(plan.storage, f"{space.name}/rows", same, plain, number, plan.beat)
-        study.set_user_attr(OVER, over)
-        labels = {number: row.label for number, row in rows.items() if number not in over}
-        yield Phase(study, list_rows(study, labels, seeds), folder / "rows", partial(listed, rows))
+        with open_study(plan.storage, f"{space.name}/rows", same, plain, number, plan.beat) as study:
+            study.set_user_attr(OVER, over)
+            labels = {number: row.label for number, row in rows.items() if number not in over}
+            yield Phase(study, list_rows(study, labels, seeds), folder / "rows", partial(listed, rows))
 
 
 def drawn(space: Space, trial: optuna.Trial) -> Drawn:
