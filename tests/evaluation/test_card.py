@@ -14,7 +14,7 @@ import yaml as pyyaml
 from PIL import Image
 
 from resfit.cli import main
-from resfit.errors import ResourceError
+from resfit.errors import ResourceError, UsageError
 from resfit.evaluation import card
 from resfit.evaluation.answers import predict
 from resfit.evaluation.bundle import load_bundle
@@ -118,6 +118,22 @@ def test_writing_again_changes_nothing_and_a_lost_card_comes_back(run, monkeypat
 
     monkeypatch.setattr(card.durable, "write_text", full)
     assert open_test(run.folder, device="cpu")["reopened"] is False  # the receipt is told all the same
+
+
+def test_a_file_that_cannot_be_read_is_an_error_and_no_card_without_it(run):
+    open_test(run.folder, device="cpu")
+    before = (run.bundle / "test.json").read_bytes()
+    run.receipt_file.rename(run.folder / "aside")
+    run.receipt_file.mkdir()  # there, and not to be read
+    with pytest.raises(ResourceError, match=r"test\.json: cannot be read: Is a directory"):
+        write_card(run)
+    assert (run.bundle / "test.json").read_bytes() == before
+    run.receipt_file.rmdir()
+    (run.folder / "aside").rename(run.receipt_file)
+    (run.bundle / "config.json").write_text("{")
+    with pytest.raises(UsageError, match="the bundle cannot be read"):
+        write_card(run)
+    assert open_test(run.folder, device="cpu")["reopened"] is False
 
 
 def test_what_the_card_tells_to_do_works(run, tmp_path, need, digit_arrays, monkeypatch):

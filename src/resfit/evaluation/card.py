@@ -4,12 +4,15 @@ The card's form is that of huggingface.co/docs/hub/model-cards, with the results
 the newer form of huggingface.co/docs/hub/eval-results. Neither holds a path of this machine. No torch.
 """
 
+import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
 from resfit import durable
-from resfit.errors import ResourceError
+from resfit.errors import ResourceError, UsageError
 from resfit.evaluation.cardtext import card_body
+from resfit.evaluation.config import read_config
 from resfit.evaluation.markup import yaml
 from resfit.recipe import recipe_to_toml
 from resfit.runs import Run
@@ -24,7 +27,8 @@ def write_card(run: Run) -> None:
     """Bring the card, the results and the receipt in a finished run's bundle up to date; files that are so stay untouched.
 
     The card says what run.json, summary.json, test.json, evaluation.json, the recipe and the bundle hold, and no time that
-    differs between two runs. Nothing is done without a bundle. Raises ResourceError where a file cannot be written.
+    differs between two runs. Nothing is done without a bundle. Raises ResourceError where a file cannot be read or written,
+    UsageError for a config.json that is damaged.
     """
     if not (run.bundle / "config.json").exists():
         return
@@ -44,11 +48,9 @@ def write_card(run: Run) -> None:
 
 
 def offer_card(run: Run) -> None:
-    """Do as `write_card`, for a caller whose answer is another: a folder that cannot be written stays as it is."""
-    try:
+    """Do as `write_card`, for a caller whose answer is another: a folder where that fails stays as it is."""
+    with contextlib.suppress(ResourceError, UsageError):
         write_card(run)
-    except ResourceError:
-        return
 
 
 def read_facts(run: Run) -> Facts:
@@ -60,7 +62,7 @@ def read_facts(run: Run) -> Facts:
     return {
         "info": run.info,
         "summary": run.summary,
-        "config": _read(run.bundle / "config.json"),
+        "config": read_config(run.bundle).values,
         "receipt": None if receipt is None else {key: value for key, value in receipt.items() if key != "source"},
         "evaluation": evaluation,
         "recipe": recipe_to_toml(recipe),
@@ -68,11 +70,14 @@ def read_facts(run: Run) -> Facts:
     }
 
 
-def _read(path: Any) -> Facts | None:
+def _read(path: Path) -> Facts | None:
+    """Return what is there; what is damaged is as good as absent: a card without it says less, and nothing wrong."""
     try:
         value: Facts = json.loads(path.read_text())
-    except (OSError, ValueError):  # a card without it says less, and nothing wrong
+    except (FileNotFoundError, ValueError):
         return None
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be read: {error.strerror}. Mend that, and run it again.") from error
     return value
 
 
