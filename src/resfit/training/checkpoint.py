@@ -60,8 +60,11 @@ def _refuse_other(path: Path, header: Mapping[str, Any], same: Mapping[str, Any]
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints of a folder, the oldest first."""
-    return sorted(folder.glob("step-*.safetensors"))
+    """Return the checkpoints of a folder, the oldest first. Raises ResourceError for one that cannot be read."""
+    try:
+        return sorted(folder.glob("step-*.safetensors"))
+    except OSError as error:
+        raise ResourceError(f"{folder}: cannot be read: {error.strerror}. Mend that, and resume.") from error
 
 
 def checkpoint_file(folder: Path, step: int) -> Path:
