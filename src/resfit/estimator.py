@@ -15,6 +15,7 @@ from resfit.data.listing import read
 from resfit.data.splits import hold_out
 from resfit.errors import DataError, UsageError, nearest
 from resfit.evaluation.bundle import load_bundle
+from resfit.evaluation.config import pixel_rule
 from resfit.recipe import Recipe
 from resfit.recipefile import as_recipe
 from resfit.training.launch import start
@@ -77,7 +78,7 @@ class Classifier:
             raise DataError(f"y: of shape {labels.shape} for {len(X)} images. Give one label an image.")
         self.classes_, indices = np.unique(labels, return_inverse=True)
         names = [str(label) for label in self.classes_]
-        images = _image_set(X, indices.astype(np.int64), names, recipe.network.image_size)
+        images = _image_set(X, indices.astype(np.int64), names, pixel_rule(recipe))
         train_set, val_set = images, None
         if not self.refit:
             assert images.labels is not None
@@ -96,7 +97,7 @@ class Classifier:
         """Return probabilities (N, K) float32, columns in the order of classes_."""
         if not hasattr(self, "bundle_"):
             raise UsageError("Classifier: is not fitted yet. Call fit(X, y) first.")
-        return self.bundle_.probs(_image_set(X, None, self.bundle_.class_names, self.bundle_.rule.size))
+        return self.bundle_.probs(_image_set(X, None, self.bundle_.class_names, self.bundle_.rule))
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each image, (N,), of the type given to `fit`."""
@@ -108,6 +109,6 @@ class Classifier:
         return float((self.predict(X) == np.asarray(y)).mean())
 
 
-def _image_set(X: Any, labels: np.ndarray | None, names: Sequence[str], size: int) -> ImageSet:
+def _image_set(X: Any, labels: np.ndarray | None, names: Sequence[str], rule: PixelRule) -> ImageSet:
     listing = list_pixels(to_pixels(np.asarray(X), "X"), labels, names, None, "X: image ")
-    return read(listing, range(listing.count), PixelRule(size), lambda shape: np.empty(shape, np.uint8), "X")
+    return read(listing, range(listing.count), rule, lambda shape: np.empty(shape, np.uint8), "X")

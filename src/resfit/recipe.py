@@ -44,6 +44,7 @@ class Data(Section):
     """How images become numbers. Without mean and std (per channel, of pixels in [0, 1]) the training images give them."""
 
     image_size: Annotated[int, Field(ge=8, le=512)] | None = None
+    resize: Literal["squash", "crop", "pad"] = "squash"  # how an image of another shape becomes a square; PixelRule
     val_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.1
     mean: Channel3 | None = None
     std: Channel3 | None = None

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from resfit.data import decode as module
 from resfit.data.archive import read_members
-from resfit.data.decode import decode
+from resfit.data.decode import decode, fit
 from resfit.data.images import PixelRule
 from resfit.errors import DataError, UsageError
 
@@ -174,8 +174,46 @@ def test_damage_is_an_image_or_a_data_error(make, data):
         assert "\n" not in str(error)  # noqa: PT017 (either outcome is right)
 
 
+@pytest.mark.parametrize("shape", [(40, 24), (24, 40), (40, 40), (9, 16), (17, 16), (31, 8)])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "L"])
+def test_crop_and_pad(make, shape, form):
+    """Against Pillow's plain resize: of slices, where the border's filter sees no neighbours, and of a box; pasted."""
+    image = Image.fromarray(make.noise(3, *shape))
+    if form == "L":
+        image = image.convert("L")
+    data = saved(image, "PNG" if form == "L" else form)
+    pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    height, width = shape
+    side, longer = min(shape), max(shape)
+    top, left = (height - side) / 2, (width - side) / 2
+    found = decode(data, PixelRule(16, "crop"), "x").transpose(1, 2, 0)
+    box = (left, top, left + side, top + side)
+    assert (found == np.asarray(Image.fromarray(pixels).resize((16, 16), Image.Resampling.BICUBIC, box))).all()
+    if top % 1 == left % 1 == 0:  # the square lies on whole pixels
+        square = Image.fromarray(pixels[int(top) : int(top) + side, int(left) : int(left) + side])
+        inner = np.s_[2:-2, 2:-2]
+        plain = np.asarray(square.resize((16, 16), Image.Resampling.BICUBIC))[inner]
+        assert np.abs(found[inner].astype(int) - plain).max() <= 4  # Pillow may round columns and rows in another order
+    high, wide = round(16 * height / longer), round(16 * width / longer)
+    small = np.asarray(Image.fromarray(pixels).resize((wide, high), Image.Resampling.BICUBIC))
+    found = decode(data, PixelRule(16, "pad"), "x").transpose(1, 2, 0)
+    top, left = round((16 - high) / 2), round((16 - wide) / 2)
+    assert (found[top : top + high, left : left + wide] == small).all()
+    outside = np.ones((16, 16), bool)
+    outside[top : top + high, left : left + wide] = False
+    assert (found[outside] == 128).all()
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+def test_images_of_the_size_are_left_alone_and_any_shape_is_taken(make, resize):
+    pixels = make.noise(4, 16, 16)
+    assert (fit(pixels, PixelRule(16, resize)) == pixels.transpose(2, 0, 1)).all()
+    for shape in ((1, 1), (1, 500), (500, 1)):
+        assert fit(make.noise(4, *shape), PixelRule(16, resize)).shape == (3, 16, 16)
+
+
 def test_unknown_rules_are_refused():
-    for bad in ({"size": 0}, {"size": 8, "fit": "crop"}, {"size": 8, "filter": "nearest"}):
+    for bad in ({"size": 0}, {"size": 8, "resize": "stretch"}, {"size": 8, "filter": "nearest"}):
         with pytest.raises(UsageError):
             PixelRule(**bad)
 

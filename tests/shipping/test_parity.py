@@ -50,7 +50,7 @@ def parity_of(spec, images: np.ndarray):
             module.bias.data.normal_(0, 0.2, generator=generator)
     expected = predict_logits(model, images, MEAN, STD)
     made = onnx.to_onnx(make_graph(model, MEAN, STD, spec.image_size), spec.image_size)
-    config = {"class_names": [], "preprocessing": {"size": spec.image_size, "fit": "squash", "filter": "bicubic"}}
+    config = {"class_names": [], "preprocessing": {"size": spec.image_size, "resize": "squash", "filter": "bicubic"}}
     data = onnx.encode(made, exporting._metadata(config | {"tta": "none", "tta_below": 1.0}))
     return compare(load_onnx(data).network_logits(images), expected, expected.argmax(1), "float32")
 

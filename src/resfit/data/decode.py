@@ -7,11 +7,12 @@ import contextlib
 import io
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from resfit.data.images import PixelRule
 from resfit.errors import DataError
@@ -30,6 +31,11 @@ _TURNS = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
+}
+_RESIZE: dict[str, Callable[..., Image.Image]] = {
+    "squash": Image.Image.resize,
+    "crop": ImageOps.fit,
+    "pad": partial(ImageOps.pad, color="gray"),
 }
 
 
@@ -80,7 +86,7 @@ def fit(pixels: np.ndarray, rule: PixelRule) -> np.ndarray:
         pixels = pixels[:, :, 0]
     if pixels.shape[0] != rule.size or pixels.shape[1] != rule.size:
         image = Image.fromarray(np.ascontiguousarray(pixels))
-        pixels = np.asarray(image.resize((rule.size, rule.size), Image.Resampling.BICUBIC))
+        pixels = np.asarray(_RESIZE[rule.resize](image, (rule.size, rule.size), Image.Resampling.BICUBIC))
     if pixels.ndim == 2:
         return np.broadcast_to(pixels, (3, *pixels.shape))
     return pixels.transpose(2, 0, 1)

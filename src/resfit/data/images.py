@@ -9,24 +9,28 @@ import numpy as np
 from resfit.data.rows import Images, join_rows, take_rows
 from resfit.errors import UsageError
 
+RESIZES = ("squash", "crop", "pad")
+
 
 @dataclass(frozen=True)
 class PixelRule:
     """How an encoded image of any size and mode becomes (3, size, size) uint8; stored in run and bundle for prediction.
 
-    EXIF orientation is applied, then the mode is brought to RGB (alpha over white, 16 bits to 8 by dividing by 256),
-    then the image is squashed to size x size with Pillow's antialiased bicubic filter. Images of that size already are
-    left alone.
+    EXIF orientation is applied, then the mode is brought to RGB (alpha over white, 16 bits to 8 by dividing by 256), then
+    the image is brought to size x size with Pillow's antialiased bicubic filter, by `resize`. squash: both sides to `size`,
+    whatever the shape. crop: the square in the middle, as large as the shorter side. pad: the longer side to `size`, the
+    rest grey (128), the image in the middle. Images of that size already are left alone.
     """
 
     size: int
-    fit: str = "squash"
+    resize: str = "squash"
     filter: str = "bicubic"
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.fit != "squash" or self.filter != "bicubic":
+        if self.size < 1 or self.resize not in RESIZES or self.filter != "bicubic":
             raise UsageError(
-                f"pixel rule: {self.size} pixels, {self.fit}, {self.filter}: not known. Use 1 pixel or more, squash, bicubic."
+                f"pixel rule: {self.size} pixels, {self.resize}, {self.filter}: not known. Use 1 pixel or more;"
+                f" {', '.join(RESIZES)}; bicubic."
             )
 
 

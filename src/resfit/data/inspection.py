@@ -28,13 +28,13 @@ FEWEST = 10  # images of a class; with fewer its accuracy says nothing
 _LOOKED_AT = 200  # images of a split whose size `info` reads, evenly spaced
 
 
-def info(source: str | Path, image_size: int = 32, val_fraction: float = 0.1) -> dict[str, Any]:
+def info(source: str | Path, image_size: int = 32, val_fraction: float = 0.1, resize: str = "squash") -> dict[str, Any]:
     """Return what is recognised of a source: reader, splits, sizes, fingerprints, place in the cache; decodes nothing.
 
     Where the cache is cold every file is read once, for the fingerprints. Raises DataError.
     """
     reader, opened = recognise(source)
-    rule = PixelRule(image_size)
+    rule = PixelRule(image_size, resize)
     stored = {part: find_cached(cache_key(opened, part, rule)) for part in _parts(opened)} if opened.signature else {}
     warm = bool(stored) and None not in stored.values()
     parts = {part: found for part, found in stored.items() if found} if warm else _outlines(opened, image_size)
@@ -62,14 +62,14 @@ def info(source: str | Path, image_size: int = 32, val_fraction: float = 0.1) ->
     }
 
 
-def prepare(source: str | Path, image_size: int = 32) -> dict[str, Any]:
+def prepare(source: str | Path, image_size: int = 32, resize: str = "squash") -> dict[str, Any]:
     """Decode into the cache what is not there yet of all splits of a source; return images, seconds and place.
 
     Raises DataError, and ResourceError where the cache cannot be written. A source that is as fast to read again (digits)
     is not cached.
     """
     _, opened = recognise(source)
-    rule, folder = PixelRule(image_size), cache_folder() / "images"
+    rule, folder = PixelRule(image_size, resize), cache_folder() / "images"
     images = decoded = 0
     started = time.perf_counter()
     for part in _parts(opened) if opened.signature else ():

@@ -185,7 +185,7 @@ def read_cached(opened: Source, part: str, rule: PixelRule) -> ImageSet:
 
 def cache_key(opened: Source, part: str, rule: PixelRule) -> dict[str, Any]:
     """Return what the cache knows a decoded part of a source by."""
-    return {"source": opened.signature, "part": part, "rule": [rule.size, rule.fit, rule.filter]}
+    return {"source": opened.signature, "part": part, "rule": [rule.size, rule.resize, rule.filter]}
 
 
 def _labels(listing: Listing) -> np.ndarray:

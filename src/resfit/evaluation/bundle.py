@@ -16,7 +16,7 @@ from resfit.data.images import ImageSet, PixelRule
 from resfit.data.rows import Images
 from resfit.errors import DataError, UsageError
 from resfit.evaluation.card import BESIDE
-from resfit.evaluation.config import read_config, unreadable
+from resfit.evaluation.config import pixel_rule, read_config, unreadable
 from resfit.evaluation.metrics import softmax
 from resfit.evaluation.predict import predict_logits
 from resfit.machine import choose_device
@@ -61,8 +61,7 @@ def write_bundle(folder: Path, recipe: Recipe, weights: dict[str, Tensor], class
         "name": recipe.name,
         "spec": spec_to_dict(recipe.network),
         "class_names": list(class_names),
-        "preprocessing": asdict(PixelRule(recipe.network.image_size))
-        | {"mean": recipe.data.mean, "std": recipe.data.std},
+        "preprocessing": asdict(pixel_rule(recipe)) | {"mean": recipe.data.mean, "std": recipe.data.std},
         "tta": recipe.tta,
         "tta_below": recipe.tta_below,
         "params": total.params,
@@ -101,7 +100,7 @@ def _timm_keys(recipe: Recipe, class_names: Sequence[str]) -> dict[str, Any]:
             "fixed_input_size": True,
             "interpolation": "bicubic",
             "crop_pct": 1.0,
-            "crop_mode": "squash",
+            "crop_mode": {"squash": "squash", "crop": "center", "pad": "border"}[recipe.data.resize],
             "mean": recipe.data.mean,
             "std": recipe.data.std,
             "num_classes": classes,

@@ -15,10 +15,22 @@ session = onnxruntime.InferenceSession("model.onnx")
 about = json.loads(session.get_modelmeta().custom_metadata_map["resfit"])
 image = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGBA")
 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-pixels = np.asarray(image.resize((about["preprocessing"]["size"],) * 2, Image.Resampling.BICUBIC))
+pixels = np.asarray(RESIZED)
 logits = session.run(None, {"images": pixels.transpose(2, 0, 1)[None]})[0][0]
 probs = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
 print(about["class_names"][probs.argmax()], round(float(probs.max()), 4))"""
+
+RESIZED = {  # in words, and by Pillow
+    "squash": ("squashed to {0}x{0}", "image.resize(({0}, {0}), Image.Resampling.BICUBIC)"),
+    "crop": (
+        "the square in the middle brought to {0}x{0}",
+        "ImageOps.fit(image, ({0}, {0}), Image.Resampling.BICUBIC)",
+    ),
+    "pad": (
+        "the longer side brought to {0}, in the middle of a grey (128) square of {0}x{0},",
+        'ImageOps.pad(image, ({0}, {0}), Image.Resampling.BICUBIC, "gray")',
+    ),
+}
 
 
 def card_body(facts: Facts) -> str:
@@ -165,17 +177,19 @@ def _onnx(facts: Facts) -> str:
         after += (
             f" This is one view an image; the accuracies above are of {views}: `resfit.evaluation.runtime` takes them."
         )
-    return "\n\n".join(["## Use without torch", text, fenced(READ_ONNX, "python"), after])
+    rule = facts["config"]["preprocessing"]
+    code = READ_ONNX.replace("RESIZED", RESIZED[rule.get("resize", "squash")][1].format(rule["size"]))
+    return "\n\n".join(["## Use without torch", text, fenced(code, "python"), after])
 
 
 def _preprocessing(facts: Facts) -> str:
     rule = facts["config"]["preprocessing"]
     mean, std = (", ".join(f"{value:g}" for value in rule[key] or ()) for key in ("mean", "std"))
-    size = rule["size"]
+    resized = RESIZED[rule.get("resize", "squash")][0].format(rule["size"])
     return (
-        "## Preprocessing\n\nEXIF orientation applied; alpha over white; 16 bits divided by 256; RGB; squashed to "
-        f"{size}x{size} with Pillow's antialiased bicubic filter, unless it has that size; divided by 255, less {mean}, "
-        f"divided by {std} (red, green, blue). config.json has the same, under timm's names too."
+        f"## Preprocessing\n\nEXIF orientation applied; alpha over white; 16 bits divided by 256; RGB; {resized} with "
+        f"Pillow's antialiased bicubic filter, unless it has that size; divided by 255, less {mean}, divided by {std} "
+        "(red, green, blue). config.json has the same, under timm's names too."
     )
 
 

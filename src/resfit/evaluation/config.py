@@ -1,14 +1,18 @@
 """A bundle's config.json: all that prediction needs beside the weights. No torch."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resfit.data.images import PixelRule
 from resfit.errors import UsageError
 from resfit.models.spec import ModelSpec, spec_from_dict
+
+if TYPE_CHECKING:
+    from resfit.recipe import Recipe
 
 VIEWS = {"none": 1, "flip": 2, "flip-shift": 6}  # how many views a prediction takes
 
@@ -26,6 +30,16 @@ class BundleConfig:
     tta: str
     tta_below: float
     values: dict[str, Any]
+
+
+def pixel_rule(recipe: "Recipe") -> PixelRule:
+    """Return the rule by which images reach the recipe's network."""
+    return PixelRule(recipe.network.image_size, recipe.data.resize)
+
+
+def rule_from(values: Mapping[str, Any]) -> PixelRule:
+    """Return the rule that a bundle, an exported file or run.json says; before there was a choice it was to squash."""
+    return PixelRule(values["size"], values.get("resize", "squash"), values["filter"])
 
 
 def bundle_folder(path: str | Path) -> Path:
@@ -48,7 +62,7 @@ def read_config(path: str | Path) -> BundleConfig:
     try:
         values = json.loads((folder / "config.json").read_text())
         pre = values["preprocessing"]
-        rule = PixelRule(pre["size"], pre["fit"], pre["filter"])
+        rule = rule_from(pre)
         tta, tta_below = values.get("tta", "none"), float(values.get("tta_below", 1.0))
         if tta not in VIEWS:
             raise ValueError(f"tta {tta!r} is none of {', '.join(VIEWS)}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from resfit.data.images import PixelRule
 from resfit.errors import DataError, MissingExtraError, UsageError
+from resfit.evaluation.config import rule_from
 from resfit.evaluation.metrics import softmax
 from resfit.machine import default_threads
 
@@ -104,7 +105,7 @@ def load_onnx(source: str | Path | bytes, threads: int | None = None) -> OnnxBun
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         config = json.loads(session.get_modelmeta().custom_metadata_map["resfit"])
         pre = config["preprocessing"]
-        rule, names = PixelRule(pre["size"], pre["fit"], pre["filter"]), tuple(config["class_names"])
+        rule, names = rule_from(pre), tuple(config["class_names"])
         tta, tta_below = config["tta"], float(config["tta_below"])
         SHARES[tta]
     except Exception as error:  # whatever a damaged or foreign file makes the readers say, the user needs its place

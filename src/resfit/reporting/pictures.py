@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from resfit.data.images import PixelRule
 from resfit.data.sources import load_split
 from resfit.errors import DataError, ResfitError
+from resfit.evaluation.config import rule_from
 from resfit.reporting.facts import Facts
 
 SIDES = (96, 64, 48, 32, 16)  # pixels of a thumbnail at most: the first at which all have room
@@ -26,7 +26,7 @@ def thumbnails(facts: Facts, rows: Sequence[int], room: int, data: str | Path | 
     from resfit.evaluation.holdout import find_source  # brings torch
 
     try:
-        rule = PixelRule(**facts.info["pixel_rule"])
+        rule = rule_from(facts.info["pixel_rule"])
         val = load_split(find_source(facts.run, data), "val", rule, facts.recipe.data.val_fraction)
         if val.fingerprint != facts.info["data"]["val"]:
             raise DataError(

@@ -22,6 +22,7 @@ from resfit.budget import check_budget
 from resfit.data.images import ImageSet, PixelRule
 from resfit.data.sources import load_splits
 from resfit.errors import DataError, ResfitError, ResourceError, UsageError
+from resfit.evaluation.config import pixel_rule
 from resfit.models.families import cost
 from resfit.recipe import Recipe
 from resfit.runs import Run
@@ -58,14 +59,13 @@ class Images:
 
     def __init__(self, data: str, fingerprint: str) -> None:
         self.data, self.fingerprint = data, fingerprint
-        self.read: dict[tuple[int, float], tuple[ImageSet, ImageSet]] = {}
+        self.read: dict[tuple[PixelRule, float], tuple[ImageSet, ImageSet]] = {}
 
     def of(self, recipe: Recipe) -> tuple[ImageSet, ImageSet]:
         """Return (train, val) as the recipe sees them. Raises DataError where they are not the study's."""
-        key = (recipe.network.image_size, recipe.data.val_fraction)
+        key = (pixel_rule(recipe), recipe.data.val_fraction)
         if key not in self.read:
-            rule = PixelRule(recipe.network.image_size)
-            train_set, val_set = load_splits(self.data, ("train", "val"), rule, recipe.data.val_fraction)
+            train_set, val_set = load_splits(self.data, ("train", "val"), key[0], recipe.data.val_fraction)
             if train_set.fingerprint != self.fingerprint:
                 raise DataError(f"{self.data}: its images changed since the search began. Choose another --out.")
             self.read[key] = train_set, val_set

@@ -17,10 +17,11 @@ from resfit import durable
 from resfit.budget import check_budget
 from resfit.data.batches import make_normalize
 from resfit.data.feed import memory_limit
-from resfit.data.images import ImageSet, PixelRule
+from resfit.data.images import ImageSet
 from resfit.data.sources import load_split, load_splits, open_source, split_manifest
 from resfit.errors import DataError, GateError, ResourceError, UsageError
 from resfit.escaping import csv_text
+from resfit.evaluation.config import pixel_rule
 from resfit.evaluation.holdout import find_source
 from resfit.machine import choose_device, commit, default_threads, describe, tune, versions
 from resfit.models.families import build, cost
@@ -89,7 +90,7 @@ def load_data(recipe: Recipe, data: str | Path, refit: bool) -> tuple[ImageSet, 
     _keep_validation(recipe, refit)
     if not check_budget(cost(replace(recipe.network, classes=2)), recipe.budget).ok:
         _keep_budget(recipe)
-    rule = PixelRule(recipe.network.image_size)
+    rule = pixel_rule(recipe)
     fraction = recipe.data.val_fraction
     if refit:
         return load_split(data, "trainval", rule, fraction), None
@@ -162,7 +163,7 @@ def _describe(
         order=train_set.order,
         images={"train": len(train_set), "val": len(val_set) if val_set else 0},
         class_names=train_set.class_names,
-        pixel_rule=asdict(PixelRule(recipe.network.image_size)),
+        pixel_rule=asdict(pixel_rule(recipe)),
         params=total.params,
         macs=total.macs,
         budget=asdict(recipe.budget),

@@ -19,6 +19,9 @@ def add(verb: Add) -> None:
         p.add_argument("source", metavar="PATH", help="a folder, archive or .npz, or cifar10, cifar100, digits")
         if name != "check":
             p.add_argument("--image-size", type=int, default=32, metavar="N", help="pixels of a side (default 32)")
+            p.add_argument(
+                "--resize", choices=("squash", "crop", "pad"), default="squash", help="how other shapes become a square"
+            )
 
     p = verb("bench", do_bench, "Measure this machine, how much of it the networks use, and say what binds.")
     p.add_argument(
@@ -54,7 +57,7 @@ def do_data_info(a: Arguments) -> int:
     """Print what is recognised of a data set."""
     from resfit.data.inspection import info
 
-    value = info(a.source, a.image_size)
+    value = info(a.source, a.image_size, resize=a.resize)
     show(a, value, printing.info_text(value))
     return 0
 
@@ -72,6 +75,6 @@ def do_data_prepare(a: Arguments) -> int:
     """Decode a data set into the cache."""
     from resfit.data.inspection import prepare
 
-    value = prepare(a.source, a.image_size)
+    value = prepare(a.source, a.image_size, a.resize)
     show(a, value, printing.prepare_text(value))
     return 0

@@ -133,7 +133,7 @@ async function describe() {
   fact("Multiply-accumulates", model.macs && number.format(model.macs));
   fact("Precision", model.precision);
   fact("Network", model.spec && `${model.spec.family}, widths ${model.spec.widths.join(", ")}`);
-  fact("Pixels", `${model.preprocessing.fit} to ${size}×${size}, ${model.preprocessing.filter}`);
+  fact("Pixels", `${model.preprocessing.resize ?? "squash"} to ${size}×${size}, ${model.preprocessing.filter}`);
   fact("Test-time views", model.tta);
   fact("Validation accuracy", model.parity && `${percent(model.parity.accuracy)} of ${number.format(model.parity.n)} images`);
   fact("Weights, SHA-256", model.weights_sha256);
