@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # `resfit --help` needs none of them
     from resfit.models.layertable import Layer
     from resfit.models.spec import ModelSpec
 
+UNEVEN = 1.2  # from this many times as many images of a class as of another on, what weighs classes equally is printed
 LONGEST_CLASS, SHORTEST_ID = 24, 16  # places in a table of predictions
 
 
@@ -117,6 +118,9 @@ def score_text(value: dict[str, Any], split: str) -> str:
     low, high = value["interval"]
     score = f"{value['accuracy']:.2%}  95% {low:.2%} to {high:.2%}  n {value['n']:,}  nll {value['nll']:.4f}"
     lines.append(f"{split} accuracy {score}")
+    counts = [row["n"] for row in classes.values() if row["n"]]
+    if max(counts, default=0) > UNEVEN * min(counts, default=0) and "macro_f1" in value:
+        lines.append(f"{split} balanced accuracy {value['balanced_accuracy']:.2%}, macro F1 {value['macro_f1']:.4f}")
     lines.append(origin(value))
     return "\n".join(lines)
 

@@ -113,16 +113,18 @@ class Schedule(Named):
 class Train(Section):
     """How long and how: batch_size counts images of all ranks together, ema_decay is per step (0: no average).
 
-    loss "auto" takes distributions as targets where labels are mixed, else class indices. early_stopping is the number of
-    epochs without a better validation accuracy after which training ends (0: never). validate_every is the number of epochs
-    from one look at the validation split to the next; the last epoch always has one. A precision that the device has not
-    natively becomes what "auto" is there. compile and cuda_graphs cost seconds at the start. sync_batchnorm normalises with the
-    moments of all processes' images together; in one process it is as ever.
+    loss "auto" takes distributions as targets where labels are mixed, else class indices. class_weights "balanced" weighs each
+    image by the inverse of its class's share of the training images, 1 on average; numbers are one for each class.
+    early_stopping is the number of epochs without a better validation accuracy after which training ends (0: never).
+    validate_every is the number of epochs from one look at the validation split to the next; the last epoch always has one. A
+    precision that the device has not natively becomes what "auto" is there. compile and cuda_graphs cost seconds at the start.
+    sync_batchnorm normalises with the moments of all processes' images together; in one process it is as ever.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 50
     batch_size: Annotated[int, Field(ge=2)] = 128
     loss: Literal["auto", "cross-entropy", "soft-cross-entropy"] = "auto"
+    class_weights: Literal["none", "balanced"] | tuple[Annotated[float, Field(gt=0)], ...] = "none"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     early_stopping: Annotated[int, Field(ge=0)] = 0
@@ -176,6 +178,9 @@ class Recipe(Section):
     model_config = ConfigDict(arbitrary_types_allowed=True)
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     network: Annotated[ModelSpec, PlainValidator(to_spec)]
+    init: str | None = (
+        None  # a run or bundle folder, whose weights training starts from; but the head, for other classes
+    )
     budget: Budget = Budget()
     data: Data = Data()
     augment: dict[str, dict[str, Any]] = {}

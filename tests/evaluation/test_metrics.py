@@ -116,3 +116,18 @@ def test_drift_warns_where_there_is_some_and_only_there():
     assert "class shares" in drift(sample(300, skewed, 0.9, 7), val)[0]
     assert "confidence" in drift(sample(300, even, 0.75, 7), val)[0]
     assert drift(sample(20, skewed, 0.6, 7), val) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_balanced_accuracy_and_macro_f1_are_scikit_learns(seed):
+    from sklearn.metrics import f1_score, recall_score
+
+    draw = np.random.default_rng(seed)
+    labels = draw.choice(6, 80, p=[0.6, 0.2, 0.1, 0.05, 0.05, 0.0])  # a class without images
+    logits = draw.normal(size=(80, 6)) + 2 * np.eye(6)[labels]
+    value, here = score(logits, labels, tuple("abcdef")), np.unique(labels)
+    assert value["balanced_accuracy"] == pytest.approx(
+        recall_score(labels, logits.argmax(1), labels=here, average="macro")
+    )
+    wanted = f1_score(labels, logits.argmax(1), labels=here, average="macro")
+    assert value["macro_f1"] == pytest.approx(wanted)

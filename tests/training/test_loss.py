@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from resfit.cli import main
+from resfit.data.images import PixelRule
+from resfit.data.sources import load_split
 from resfit.errors import UsageError
 from resfit.evaluation.bundle import load_bundle
 from resfit.recipe import Distill
 from resfit.recipefile import load_recipe
+from resfit.runs import Run
 from resfit.training.launch import resume, train
 from resfit.training.loss import distillation, load_teacher, make_loss
 from resfit.training.seeds import train_seeds
@@ -30,6 +34,49 @@ def test_hard_smooth_and_soft_targets():
     assert smoothing(LOGITS, LABELS, LOGITS).item() == pytest.approx(smooth, rel=1e-5)
     assert plain(LOGITS, targets, LOGITS).item() == pytest.approx(soft, rel=1e-5)
     assert smoothing(LOGITS, torch.eye(4)[LABELS], LOGITS).item() == pytest.approx(smooth, rel=1e-5)
+
+
+def test_class_weights_multiply_each_images_loss_and_nothing_else():
+    weights, log_probs = torch.tensor([0.5, 2.0, 1.0, 0.25]), LOGITS.double().log_softmax(1).numpy()
+    plain = make_loss(0.0, Distill(), None, weights)
+    each = -log_probs[np.arange(6), LABELS] * weights.numpy()[LABELS]
+    assert plain(LOGITS, LABELS, LOGITS).item() == pytest.approx(each.sum() / 6, rel=1e-5)
+    assert plain(LOGITS, torch.eye(4)[LABELS], LOGITS).item() == pytest.approx(each.sum() / 6, rel=1e-5)
+    # torch divides by the sum of the weights instead; its smoothing weighs the other classes too
+    torchs = torch.nn.functional.cross_entropy(LOGITS, LABELS, weights) * weights[LABELS].sum() / 6
+    assert plain(LOGITS, LABELS, LOGITS).item() == pytest.approx(torchs.item(), rel=1e-5)
+    mixed = 0.3 * torch.eye(4)[LABELS] + 0.7 * torch.eye(4)[LABELS.flip(0)]
+    soft = -(mixed.numpy() * log_probs).sum(1) * (mixed.numpy() @ weights.numpy())
+    assert plain(LOGITS, mixed, LOGITS).item() == pytest.approx(soft.mean(), rel=1e-5)
+    parts = [plain(LOGITS[part], LABELS[part], LOGITS[part]).item() for part in (slice(0, 3), slice(3, 6))]
+    assert sum(parts) / 2 == pytest.approx(each.sum() / 6, rel=1e-5)  # as optim.accumulate adds them
+
+
+def test_balanced_weights_are_scikit_learns_and_stand_in_the_recipe(tmp_path, digit_arrays, tiny_recipe, capsys):
+    from sklearn.utils.class_weight import compute_class_weight
+
+    images, labels = digit_arrays
+    keep = np.concatenate(
+        [np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:40], np.flatnonzero(labels == 2)[:9]]
+    )
+    np.savez(tmp_path / "a.npz", images=images[keep], labels=labels[keep])
+    words = ["--data", str(tmp_path / "a.npz"), "--set", "train.epochs=1"]
+    assert main(["train", str(tiny_recipe), *words, "--out", str(tmp_path / "plain")]) == 0
+    said = capsys.readouterr().err
+    assert "warning: fewer than 10 training images of 2 (7): their accuracy says little" in said
+    assert "training images of 0, 7 of 2: look at the balanced accuracy" in said
+    words += ["--set", "train.class_weights=balanced"]
+    assert main(["train", str(tiny_recipe), *words, "--out", str(tmp_path / "run")]) == 0
+    assert "look at the balanced accuracy" not in capsys.readouterr().err
+    given = Run(tmp_path / "run").recipe.train.class_weights
+    train_set = load_split(tmp_path / "a.npz", "train", PixelRule(16))
+    theirs = compute_class_weight("balanced", classes=np.arange(3), y=train_set.labels)
+    np.testing.assert_allclose(given, theirs, atol=1e-6)
+    rows = [Run(tmp_path / name).metrics[0]["train_loss"] for name in ("plain", "run")]
+    assert rows[0] != rows[1]
+    wrong = ["--data", str(tmp_path / "a.npz"), "--set", "train.class_weights=[1.0,2.0]"]
+    assert main(["train", str(tiny_recipe), *wrong, "--out", str(tmp_path / "no")]) == 2
+    assert "train.class_weights: 2 given, and there are 3 classes" in capsys.readouterr().err
 
 
 def test_distillation_is_the_papers():

@@ -1,5 +1,6 @@
 """The bundle: weights (safetensors) and config.json with all that prediction needs; written by training, read by `load`."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from resfit.data.images import ImageSet, PixelRule
 from resfit.data.rows import Images
 from resfit.errors import DataError, UsageError
 from resfit.evaluation.card import BESIDE
-from resfit.evaluation.config import pixel_rule, read_config, unreadable
+from resfit.evaluation.config import BundleConfig, bundle_folder, pixel_rule, read_config, unreadable
 from resfit.evaluation.metrics import softmax
 from resfit.evaluation.predict import predict_logits
 from resfit.machine import choose_device
@@ -110,18 +111,35 @@ def _timm_keys(recipe: Recipe, class_names: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def weights_digest(path: str | Path) -> str:
+    """Return a hash of the weights in a run or bundle folder, by which a resumed run knows them again. Raises OSError."""
+    file = bundle_folder(path) / "model.safetensors"
+    return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
+
+
+def read_weights(config: BundleConfig) -> dict[str, Tensor]:
+    """Return the weights of a bundle by name; raises UsageError for a file that is damaged or too small for the network."""
+    try:
+        data = (config.folder / "model.safetensors").read_bytes()
+        if cost(config.spec).weight_bytes > len(data):  # a config of others could ask for all memory there is
+            raise ValueError("config.json describes a larger network than model.safetensors holds")
+        return load(data)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise unreadable(config.folder, error) from error
+
+
 def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
     """Return the bundle in a run folder or bundle folder, its model on `device` and in evaluation mode.
 
     Raises UsageError when there is none or it does not fit together.
     """
     config = read_config(path)
+    weights = read_weights(config)
     try:
-        weights = (config.folder / "model.safetensors").read_bytes()
-        if cost(config.spec).weight_bytes > len(weights):  # a config of others could ask for all memory there is
-            raise ValueError("config.json describes a larger network than model.safetensors holds")
         model = build(config.spec)
-        model.load_state_dict(load(weights))
+        model.load_state_dict(weights)
     except UsageError:
         raise
     except Exception as error:

@@ -57,7 +57,9 @@ def read_facts(run: Run) -> Facts:
     """Return all that a card is made of, by the file it comes from; the receipt and the evaluation None where there is none."""
     receipt, evaluation = _read(run.receipt_file), _read(run.folder / "evaluation.json")
     recipe = run.recipe
-    if recipe.distill.teacher is not None:  # a path of this machine
+    if recipe.init is not None:  # paths of this machine
+        recipe = recipe.model_copy(update={"init": "BUNDLE"})
+    if recipe.distill.teacher is not None:
         recipe = recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"teacher": "TEACHER"})})
     return {
         "info": run.info,

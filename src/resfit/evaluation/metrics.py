@@ -84,8 +84,13 @@ def t975(freedom: float) -> float:
 
 
 def score(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-    """Return accuracy with its Wilson interval, nll, n, and the same by class, as plain data."""
-    right = logits.argmax(1) == labels
+    """Return accuracy with its Wilson interval, nll, n, and the same by class, as plain data.
+
+    balanced_accuracy is the mean of the classes' accuracies (Brodersen et al. 2010), macro_f1 the mean of their F1 scores,
+    both over classes that have images here: a class without errs in others' F1 only.
+    """
+    predicted = logits.argmax(1)
+    right = predicted == labels
     by_class = {}
     for label, name in enumerate(class_names):
         mine = right[labels == label]
@@ -94,6 +99,7 @@ def score(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) ->
         "n": len(labels),
         "correct": int(right.sum()),
         **_proportion(right),
+        **_by_class(predicted, labels, len(class_names)),
         "nll": nll(logits, labels),
         "classes": by_class,
     }
@@ -122,6 +128,15 @@ def drift(probs: np.ndarray, val_probs: np.ndarray) -> list[str]:
     if abs(gap) > max(4 * error, 0.05):
         warnings.append(f"mean confidence is {new.mean():.3f}, on validation {old.mean():.3f}")
     return warnings
+
+
+def _by_class(predicted: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, float]:
+    counts, given, correct = (
+        np.bincount(values, minlength=classes) for values in (labels, predicted, labels[predicted == labels])
+    )
+    here = counts > 0
+    recall, f1 = correct[here] / counts[here], 2 * correct[here] / (counts[here] + given[here])
+    return {"balanced_accuracy": float(recall.mean()), "macro_f1": float(f1.mean())}
 
 
 def _proportion(right: np.ndarray) -> dict[str, Any]:

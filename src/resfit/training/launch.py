@@ -32,13 +32,14 @@ from resfit.runs import Run, new_run, open_run, refuse_taken
 from resfit.training.checkpoint import checkpoints, drop_later, load_newest
 from resfit.training.divergence import Diverged, roll_back
 from resfit.training.ema import start_average
+from resfit.training.init import fix_init, init_digest, load_init
 from resfit.training.loop import batch_plan, train_loop
 from resfit.training.loss import check_teacher, load_teacher, teacher_digest
 from resfit.training.memory import is_out_of_memory, out_of_memory
 from resfit.training.outcome import finish
 from resfit.training.precision import fix_precision, make_scaler
 from resfit.training.ranks import choose_place, make_interrupt, one_first, present, shared, together
-from resfit.training.resolve import resolve
+from resfit.training.resolve import balance_warnings, resolve
 from resfit.training.runlog import Interrupt, Interrupted, Progress, Pruned, keep_rows, say
 from resfit.training.shadow import (
     find_restarted,
@@ -113,7 +114,7 @@ def start(
 
     `progress` is told of steps and epochs, and may end training by raising Pruned.
     """
-    recipe = resolve(recipe, train_set)
+    recipe = resolve(fix_init(recipe), train_set)
     _keep_validation(recipe, val_set is None)
     verdict = _keep_budget(recipe)
     tune(default_threads())
@@ -137,6 +138,8 @@ def start(
         chosen = f"{len(val_set):,} to choose on" if val_set else "refit on train + val, last weights kept"
         classes = len(train_set.class_names)
         say(f"{train_set.source}: {len(train_set):,} images to train on, {chosen}; {classes} classes")
+        for line in balance_warnings(recipe, train_set):
+            say(line)
         say(f"run folder: {run.folder}")
         return _execute(run, recipe, train_set, val_set, progress)
 
@@ -169,6 +172,7 @@ def _describe(
         budget=asdict(recipe.budget),
         verdict=verdict,
         teacher=teacher_digest(recipe),
+        init=init_digest(recipe),
         device=describe(place),
         device_type=str(place),
         rendezvous=rendezvous(),
@@ -247,8 +251,11 @@ def _execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | 
     same = {"recipe": recipe_to_toml(recipe), "seed": seed, "class_names": list(train_set.class_names)}
     same |= {"data": train_set.fingerprint}
     recipe = fix_precision(recipe, device)
-    state = make_state(recipe, seed, device, train_set)
-    if shared(lambda: bool(checkpoints(run.checkpoints)) or run.metrics_file.exists()):
+    begun = shared(lambda: bool(checkpoints(run.checkpoints)) or run.metrics_file.exists())
+    if not begun and init_digest(recipe) != info.get("init"):
+        raise UsageError(f"{recipe.init}: holds other weights than when the run was made. Train anew.")
+    state = make_state(recipe, seed, device, None if begun else train_set)
+    if begun:
         _load(run, state, same)  # raises: rows without a checkpoint must not start over in silence
     note_size(run)
     run.update(precision=recipe.train.precision, status="running", error=None)
@@ -322,11 +329,14 @@ def _start_over(run: Run) -> None:
 def make_state(recipe: Recipe, seed: int, device: torch.device, train_set: ImageSet | None = None) -> TrainState:
     """Return the state before the first step: weights drawn from the seed, channels last, optimizer and average empty.
 
-    A network that takes something from images (`fit`, a whitening convolution) takes it from `train_set`.
+    A network that takes something from images (`fit`, a whitening convolution) takes it from `train_set`; so does one that
+    starts from a bundle, of whose classes it may have to forget. Without, both are left out: a checkpoint brings all weights.
     """
     model = build(recipe.network, seed)
     if train_set is not None:
         fit_to(model, recipe, train_set)
+        if recipe.init is not None:
+            load_init(model, recipe, train_set.class_names)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optim = recipe.optim
     make = function("optimizers", optim.name)

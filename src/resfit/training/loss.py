@@ -1,6 +1,5 @@
 """The loss: cross-entropy with class indices or distributions as targets, and what a teacher adds to it."""
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,23 +11,28 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from resfit.data.images import ImageSet
 from resfit.errors import UsageError
-from resfit.evaluation.bundle import load_bundle
-from resfit.evaluation.config import bundle_folder
+from resfit.evaluation.bundle import load_bundle, weights_digest
 from resfit.recipe import Distill, Recipe
 
 Teacher = Callable[[Tensor], Tensor]
 
 
 def make_loss(
-    label_smoothing: float, distill: Distill, teacher: Teacher | None
+    label_smoothing: float, distill: Distill, teacher: Teacher | None, class_weights: Tensor | None = None
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Return `(logits (N, K), targets (N,) or (N, K), inputs) -> loss`, a mean over the batch.
 
     Label smoothing: Szegedy et al. 2015, arXiv 1512.00567. `inputs` are what the network saw, for the teacher to see too.
+    class_weights (K,) multiply an image's loss by its class's, or a mixture's by the mean of its classes'; the sum is divided
+    by the number of images, so that a batch in parts, or on many ranks, has the same gradient.
     """
 
     def loss_of(logits: Tensor, targets: Tensor, inputs: Tensor) -> Tensor:
-        return cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        if class_weights is None:
+            return cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        losses = cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
+        weights = class_weights[targets] if targets.ndim == 1 else targets @ class_weights
+        return (losses * weights).mean()
 
     def distilled(logits: Tensor, targets: Tensor, inputs: Tensor) -> Tensor:
         assert teacher is not None
@@ -49,10 +53,7 @@ def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> 
 
 def teacher_digest(recipe: Recipe) -> str | None:
     """Return a hash of the teacher's weights, by which a resumed run knows them again; None where there is no teacher."""
-    if recipe.distill.teacher is None:
-        return None
-    file = bundle_folder(recipe.distill.teacher) / "model.safetensors"
-    return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
+    return None if recipe.distill.teacher is None else weights_digest(recipe.distill.teacher)
 
 
 def check_teacher(recipe: Recipe, train_set: ImageSet, device: torch.device) -> str | None:

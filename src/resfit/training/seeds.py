@@ -13,6 +13,7 @@ from resfit.machine import choose_device
 from resfit.recipe import Recipe, recipe_to_toml
 from resfit.recipefile import as_recipe
 from resfit.runs import Run, new_run
+from resfit.training.init import fix_init
 from resfit.training.launch import absolute, check_place, load_data, resume, train
 from resfit.training.loss import check_teacher
 from resfit.training.resolve import resolve
@@ -38,7 +39,7 @@ def train_seeds(
     recipe = as_recipe(recipe, settings)
     check_place(data, out, device)
     train_set, _ = load_data(recipe, data, refit)  # what is wrong with it is said before a folder is made
-    check_teacher(resolve(recipe, train_set), train_set, choose_device(device))
+    check_teacher(resolve(fix_init(recipe), train_set), train_set, choose_device(device))
     given = Path(out) if out else None
     parent = Run(given) if given and (given / "seeds.json").exists() else new_run(recipe.name, given)
     same = {"recipe": recipe_to_toml(recipe), "source": absolute(data), "refit": refit}

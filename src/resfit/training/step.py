@@ -40,7 +40,10 @@ def make_step(
     mix = make_mix(recipe.mix, recipe.network.classes) if recipe.mix else None
     rate = make_rate(recipe, steps_per_epoch)
     precision = make_autocast(recipe.train.precision, device)
-    loss_of = make_loss(recipe.train.label_smoothing, recipe.distill, teacher)
+    given = recipe.train.class_weights
+    assert given != "balanced", "the recipe is not resolved"
+    weights = None if given == "none" else torch.tensor(given, device=device)
+    loss_of = make_loss(recipe.train.label_smoothing, recipe.distill, teacher, weights)
     resizes, freezes = bool(recipe.resizing.sizes), bool(recipe.freezing.until)
     shrink, freeze = make_shrink(recipe.resizing), make_freeze(recipe.freezing)
     random = recipe.network.dropout > 0 or recipe.network.stochastic_depth > 0

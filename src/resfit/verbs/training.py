@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 def add(verb: Add) -> None:
     """Add these verbs and their options."""
     p = verb("train", do_train, "Train a recipe, or a network by the default recipe, on images.")
-    p.add_argument("recipe", metavar="RECIPE|NAME", help="a recipe file, or a name of `resfit list`")
+    p.add_argument("recipe", metavar="RECIPE|NAME", nargs="?", help="a recipe file, or a name of `resfit list`")
+    p.add_argument(
+        "--init", metavar="BUNDLE", help="start from the weights of a run or bundle, but for other classes' head"
+    )
     p.add_argument(
         "--data", required=True, metavar="PATH", help="a folder, archive or .npz, or cifar10, cifar100, digits"
     )
@@ -71,21 +74,35 @@ def add(verb: Add) -> None:
 
 def do_train(a: Arguments) -> int:
     """Train one run, or one a seed, and print its folder."""
+    recipe, settings = _started(a)
     from resfit.training.launch import train
     from resfit.training.seeds import train_seeds
 
     if a.seeds is not None:
         if a.seeds < 1:
             raise UsageError("train: --seeds: must be at least 1. See `resfit train --help`.")
-        run = train_seeds(a.recipe, a.data, a.out, seeds=a.seeds, refit=a.refit, device=a.device, settings=a.set)
+        run = train_seeds(recipe, a.data, a.out, seeds=a.seeds, refit=a.refit, device=a.device, settings=settings)
         scores = run.summary["val_accuracy"]
         if scores and scores["std"] is not None:
             say(printing.seeds_text(scores, "val"))
         say(f"all seeds: {run.folder}")
     else:
-        run = train(a.recipe, a.data, a.out, seed=a.seed, refit=a.refit, device=a.device, settings=a.set)
+        run = train(recipe, a.data, a.out, seed=a.seed, refit=a.refit, device=a.device, settings=settings)
     _print_run(a, run)
     return 0
+
+
+def _started(a: Arguments) -> tuple[str, list[str]]:
+    """Return recipe and settings: without a recipe, `default` trains the network of the bundle that training starts from."""
+    if a.init is None and a.recipe is None:
+        raise UsageError("train: name a recipe or network, or start from a bundle by --init. See `resfit list`.")
+    if a.init is None:
+        return a.recipe, a.set
+    from resfit.evaluation.config import read_config
+    from resfit.models.spec import format_spec
+
+    recipe = a.recipe or format_spec(read_config(a.init).spec)
+    return recipe, [*a.set, f"init={json.dumps(a.init)}"]
 
 
 def do_resume(a: Arguments) -> int:
