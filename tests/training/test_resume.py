@@ -71,25 +71,25 @@ def count_writes(monkeypatch, *arguments, **options) -> int:
     return 10**9 - counter.left
 
 
-def test_killed_before_and_after_every_write(tiny_recipe, digits_npz, trained, tmp_path, monkeypatch):
+def test_killed_before_or_after_every_write(tiny_recipe, digits_npz, trained, tmp_path, monkeypatch):
     """Each place is one run: killed there, then started or resumed as a person would, and compared with the whole one."""
     load_split(digits_npz, "train", PixelRule(16))  # the cache's own writes come before
     total = count_writes(monkeypatch, tiny_recipe, digits_npz, tmp_path / "count", device="cpu")
     assert total > 20
     for number in range(1, total + 1):
-        for after in (False, True):
-            out = tmp_path / f"{number}-{after}"
-            with monkeypatch.context() as inside:
-                Countdown(inside, number, after)
-                with pytest.raises(Killed):
-                    train(tiny_recipe, digits_npz, out, device="cpu")
-            started = (out / "run.json").exists()
-            run = resume(out) if started else train(tiny_recipe, digits_npz, out, device="cpu")
-            assert essence(run) == essence(trained), (number, after)
-            assert (out / "split.csv").read_bytes() == (trained.folder / "split.csv").read_bytes()
-            assert run.info["status"] == "finished"
-            assert not list(out.rglob("*.tmp"))
-            shutil.rmtree(out)
+        after = number % 2 == 0  # reliability/calls.py takes every file system call
+        out = tmp_path / f"{number}-{after}"
+        with monkeypatch.context() as inside:
+            Countdown(inside, number, after)
+            with pytest.raises(Killed):
+                train(tiny_recipe, digits_npz, out, device="cpu")
+        started = (out / "run.json").exists()
+        run = resume(out) if started else train(tiny_recipe, digits_npz, out, device="cpu")
+        assert essence(run) == essence(trained), (number, after)
+        assert (out / "split.csv").read_bytes() == (trained.folder / "split.csv").read_bytes()
+        assert run.info["status"] == "finished"
+        assert not list(out.rglob("*.tmp"))
+        shutil.rmtree(out)
 
 
 @pytest.mark.parametrize("when", [1, 2, 4, 5, 9, 12])

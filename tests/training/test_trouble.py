@@ -140,7 +140,7 @@ def test_a_rollback_is_the_same_wherever_it_is_killed(tiny_recipe, digits_npz, t
         whole = train(tiny_recipe, digits_npz, tmp_path / "whole", device="cpu", settings=settings)
     assert [row["lr_factor"] for row in whole.summary["rollbacks"]] == [0.5, 0.25]
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
-    for number in range(1, 200):
+    for number in range(1, 200, 2):
         out = tmp_path / str(number)
         left = [number]
 
