@@ -8,6 +8,7 @@ from resfit.data.feed import pieces
 from resfit.data.images import ImageSet
 from resfit.data.rows import Images
 from resfit.errors import DataError
+from resfit.models.spec import resized
 from resfit.recipe import Channel3, Recipe
 
 
@@ -16,7 +17,7 @@ def resolve(recipe: Recipe, train_set: ImageSet) -> Recipe:
     if len(train_set.class_names) < 2:
         raise DataError(f"{train_set.source}: has one class only. Give two or more.")
     size = train_set.images.shape[-1]
-    spec = replace(recipe.network, classes=len(train_set.class_names), image_size=size)
+    spec = resized(replace(recipe.network, classes=len(train_set.class_names)), size)
     mean, std = recipe.data.mean, recipe.data.std
     if mean is None or std is None:
         found_mean, found_std = pixel_statistics(train_set.images)
