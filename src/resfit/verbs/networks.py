@@ -32,8 +32,17 @@ def add(verb: Add) -> None:
     p.add_argument("--image-size", type=int, metavar="N", help="pixels of a side (default 32)")
     p.add_argument("--classes", type=int, metavar="N", help="number of classes (default 10)")
     p.add_argument("--family", action="append", default=[], help="search this family only; may be given again")
-    p.add_argument("--stages", action="append", default=[], type=int, metavar="N", help="so many stages (default 3)")
-    p.add_argument("--width-step", type=int, default=8, metavar="N", help="widths are multiples of this (default 8)")
+    p.add_argument(
+        "--stages",
+        action="append",
+        default=[],
+        type=int,
+        metavar="N",
+        help="so many stages (default 3; 4 above 32 pixels)",
+    )
+    p.add_argument(
+        "--width-step", type=int, metavar="N", help="widths are multiples of this (default 8; of four stages coarser)"
+    )
     p.add_argument("--near", metavar="NAME|SPEC", help="stay close to this network")
     p.add_argument(
         "--fix", action="append", default=[], metavar="KEY=VALUE", help="fix a field, e.g. widths=64,128,256"
@@ -100,14 +109,16 @@ def do_design(a: Arguments) -> int:
         raise UsageError(f"--top: {a.top} is not 1 or more.")
     limits = {f"max_{name}": getattr(a, f"max_{name}") for name in ("params", "macs", "bytes", "ram")}
     asked: dict[str, Any] = {key: parse_size(text) for key, text in limits.items() if text is not None}
-    more = {key: value for key in ("image_size", "classes") if (value := getattr(a, key)) is not None}
+    fixed = dict(map(parse_setting, a.fix))
+    more = {key: value for key in ("image_size", "classes") if (value := fixed.get(key, getattr(a, key))) is not None}
     if a.near:
         if a.family or a.stages:
             raise UsageError("--near: takes family and stages from the network. Leave --family and --stages out.")
         ranges = near_ranges(network(a.near), a.width_step, more)
     else:
-        ranges = default_ranges(a.family, a.stages, a.width_step, more)
-    ranges = fix(ranges, dict(map(parse_setting, a.fix)))
+        stages = a.stages or [len(fixed[key]) for key in ("widths", "blocks_per_stage") if key in fixed][:1]
+        ranges = default_ranges(a.family, stages, a.width_step, more)
+    ranges = fix(ranges, fixed)
     budget, rule = Budget(**asked), load_expected()
     if a.max_latency is None:
         value = answer(design(budget, ranges, a.top, rule), budget, rule)
