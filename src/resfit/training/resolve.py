@@ -8,7 +8,8 @@ from resfit.data.feed import pieces
 from resfit.data.images import ImageSet
 from resfit.data.rows import Images
 from resfit.errors import DataError
-from resfit.models.spec import resized
+from resfit.models.families import cost
+from resfit.models.spec import ModelSpec, resized
 from resfit.recipe import Channel3, Recipe
 
 
@@ -24,6 +25,17 @@ def resolve(recipe: Recipe, train_set: ImageSet) -> Recipe:
         mean, std = mean or found_mean, std or found_std
     data = recipe.data.model_copy(update={"image_size": size, "mean": mean, "std": std})
     return recipe.model_copy(update={"network": spec, "data": data})
+
+
+def network_text(spec: ModelSpec) -> str:
+    """Return what one image costs, what the stem makes of its size, and what a pool leaves unread of the last map."""
+    total, size, last = cost(spec), spec.image_size, spec.stages()[-1].side
+    text = f"{total.macs:,} macs and {total.peak:,} bytes of ram (int8) for one {size}x{size} image"
+    if spec.stem_stride > 1:
+        text += f"; the stem shrinks it by {spec.stem_stride}"
+    if spec.pool and (read := last // spec.pool * spec.pool) < last:
+        text += f"; pool={spec.pool} reads {read} of the last map's {last} rows and columns, pool=0 reads all"
+    return text
 
 
 def pixel_statistics(images: Images) -> tuple[Channel3, Channel3]:
