@@ -72,6 +72,8 @@ MISTAKES = {
     ),
     "design --image-size 224 --max-macs 1M": (3, "/ 1,000,000 macs (over by"),
     "design --image-size 96 --fix stem_stride=3": (2, "stem_stride: must be 1, 2 or 4, not 3"),
+    "cost resnet-20 --image-size 0": (2, "image_size: must be a whole number, 1 or more, not 0"),
+    "cost r4-lighter --image-size 16": (2, "pool: 8 is larger than the last map, of side 4"),
     "design --image-size 0": (2, "image_size: must be a whole number, 1 or more, not 0"),
     "design --near r4-lighter --image-size 16": (2, "pool: 8 is larger than the last map, of side 4"),
     "design --top 0": (2, "--top: 0 is not 1 or more"),
@@ -150,6 +152,15 @@ def test_cost_json_is_the_contract(capsys):
     assert value["memory_mb"] == {"input": 0.01, "activations": 18.63, "params": 17.92, "total": 36.56}
     assert value["weight_bytes"] == 4 * value["params"]
     assert value["budget"]["ok"]
+
+
+def test_cost_at_another_size_and_for_other_classes(capsys):
+    value = json.loads(run(capsys, "cost", "resnet-20", "--image-size", 96, "--classes", 37, "--json")[1])
+    assert (value["spec"]["image_size"], value["spec"]["stem_stride"], value["spec"]["classes"]) == (96, 2, 37)
+    assert value["params"] == 272_474 + 27 * 65  # ten classes' count, and 27 rows of the last layer more
+    assert "96x96 image, which the stem shrinks by 2" in run(capsys, "cost", "resnet-20", "--image-size", 96)[1]
+    value = json.loads(run(capsys, "cost", "speed-cpu", "--image-size", 64, "--classes", 3, "--json")[1])
+    assert (value["spec"]["image_size"], value["spec"]["classes"]) == (64, 3)
 
 
 def test_design_json_is_the_contract(capsys):

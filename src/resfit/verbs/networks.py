@@ -14,6 +14,8 @@ def add(verb: Add) -> None:
     p.add_argument(
         "network", metavar="NAME|SPEC", help="a name of `resfit list`, or a spec such as resnet:widths=16,32:..."
     )
+    p.add_argument("--image-size", type=int, metavar="N", help="for images of N pixels a side (default: the network's)")
+    p.add_argument("--classes", type=int, metavar="N", help="with so many classes (default: the network's)")
     p.add_argument("--layers", action="store_true", help="show every layer's output shape, params and macs")
     for limit in ("params", "macs", "bytes", "ram"):
         p.add_argument(f"--max-{limit}", metavar="SIZE", help=f"exit 3 above this many {limit}, e.g. 5M")
@@ -55,23 +57,25 @@ def add(verb: Add) -> None:
 
 def do_cost(a: Arguments) -> int:
     """Print what a network costs; 3 where it exceeds a limit that was given."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from resfit.budget import Budget, check_budget, parse_size
     from resfit.models.families import cost, layers
-    from resfit.models.networks import network
-    from resfit.models.spec import spec_to_dict
+    from resfit.models.networks import network_fields
+    from resfit.models.spec import spec_from_dict, spec_to_dict
 
+    more = {key: value for key in ("image_size", "classes") if (value := getattr(a, key)) is not None}
     limits = {f"max_{name}": getattr(a, f"max_{name}") for name in ("params", "macs", "bytes", "ram")}
     asked: dict[str, Any] = {key: parse_size(text) for key, text in limits.items() if text is not None}
     try:
-        spec = network(a.network)
+        spec = spec_from_dict(network_fields(a.network) | more)
     except UsageError:
         from resfit.recipefile import load_recipe, recipe_names
 
         if a.network not in recipe_names():
             raise
-        spec = load_recipe(a.network).network  # a recipe's name means its network
+        sized = [f"data.image_size={more.pop('image_size')}"] if a.image_size is not None else []
+        spec = replace(load_recipe(a.network, sized).network, **more)  # a recipe's name means its network
     total = cost(spec)
     budget = Budget(**({"max_params": None} | asked)) if asked else Budget()
     verdict = check_budget(total, budget)
