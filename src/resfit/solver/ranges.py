@@ -10,7 +10,7 @@ from resfit.models.spec import FIELDS, ModelSpec, resized
 WIDEST = 512
 SMALL = 32  # the largest images, in pixels, that have three stages unless told otherwise; larger ones have four
 COARSE = (*range(8, 64, 8), *range(64, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
-FEW = (1, 2, 3, 4, 6, 8)
+FEW = (1, 2, 3, 4, 6)
 NEAR = 4  # a width may differ by one part in so many from that of the network it stays near
 
 
