@@ -1,16 +1,18 @@
 """How the time of `design` grows with the ranges it searches, beside counting every network one by one; prints JSON.
 
     python benchmarks/design_time.py
+    python benchmarks/design_time.py --image-size 96    # the default question for 37 classes of larger images, alone
 
 Each row is the median of five answers (the best network under five million parameters, in one process that has imported
 all). Brute force, `cost` of every network, is measured where there are at most 50,000 of them, in alternation.
 """
 
+import argparse
 import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from math import comb, prod
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from resfit.models.families import cost
 from resfit.models.spec import ModelSpec
 from resfit.solver.exact import design
 from resfit.solver.expected import Expected, load_expected
-from resfit.solver.ranges import Ranges, even
+from resfit.solver.ranges import Ranges, default_ranges, even
 from result import show
 
 REPEATS, MOST = 5, 50_000
@@ -42,7 +44,25 @@ DEFAULT = (3, 8)
 
 
 def main() -> None:
-    rule = load_expected()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--image-size", type=int)
+    size, rule = parser.parse_args().image_size, load_expected()
+    if size is None:
+        growth(rule)
+    else:
+        larger(size, rule)
+
+
+def larger(size: int, rule: Expected) -> None:
+    """Time the default question for images of this size."""
+    ranges = default_ranges(more={"image_size": size, "classes": 37})
+    times = [timed(best_score, rule, ranges)[0] for _ in range(REPEATS)]
+    figure = f"seconds of `design` over its default ranges for images of {size} pixels, imports apart"
+    stages = len(ranges.shapes[0].widths)
+    show(figure, times, 1.0, digits=3, goal_is="value at most", networks=count(ranges), stages=stages)
+
+
+def growth(rule: Expected) -> None:
     rows: list[dict[str, Any]] = []
     for stages, step in CASES:
         ranges = Ranges(shapes=(even(stages, range(step, 513, step)),))
@@ -89,11 +109,12 @@ def medians(ours: list[float], theirs: list[float]) -> dict[str, float | None]:
 
 
 def count(ranges: Ranges) -> int:
-    """Return the number of networks in ranges whose stages share theirs, widths rising."""
+    """Return the number of networks in ranges, widths rising."""
     (shapes,) = ranges.shapes
-    stages = len(shapes.widths)
-    rising = comb(len(shapes.widths[0]) + stages - 1, stages)
-    return len(ranges.families) * len(ranges.kernels) * rising * prod(map(len, shapes.blocks))
+    ending = dict.fromkeys(shapes.widths[0], 1)  # widths of the stages so far, by the last one
+    for widths in shapes.widths[1:]:
+        ending = {width: sum(many for last, many in ending.items() if last <= width) for width in widths}
+    return len(ranges.families) * len(ranges.kernels) * sum(ending.values()) * prod(map(len, shapes.blocks))
 
 
 def brute_force(rule: Expected, ranges: Ranges) -> float:

@@ -66,6 +66,16 @@ MISTAKES = {
     "design --width-step 0": (2, "width_step: 0 is not from 1"),
     "design --max-latency 5": (2, "'5' is not a time. Write it as 5ms"),
     "design --max-latency 1ms --max-params 100": (3, "over budget"),
+    "design --image-size 96 --max-ram 10k": (
+        3,
+        "image_size=96, is over budget: 1,906 / 5,000,000 params, 55,296 / 10,000",
+    ),
+    "design --image-size 224 --max-macs 1M": (3, "/ 1,000,000 macs (over by"),
+    "design --image-size 96 --fix stem_stride=3": (2, "stem_stride: must be 1, 2 or 4, not 3"),
+    "cost resnet-20 --image-size 0": (2, "image_size: must be a whole number, 1 or more, not 0"),
+    "cost r4-lighter --image-size 16": (2, "pool: 8 is larger than the last map, of side 4"),
+    "design --image-size 0": (2, "image_size: must be a whole number, 1 or more, not 0"),
+    "design --near r4-lighter --image-size 16": (2, "pool: 8 is larger than the last map, of side 4"),
     "design --top 0": (2, "--top: 0 is not 1 or more"),
     "design r5": (2, "r5: one argument too many"),
     "--json list": (2, "Write `resfit VERB --json`"),
@@ -144,6 +154,15 @@ def test_cost_json_is_the_contract(capsys):
     assert value["budget"]["ok"]
 
 
+def test_cost_at_another_size_and_for_other_classes(capsys):
+    value = json.loads(run(capsys, "cost", "resnet-20", "--image-size", 96, "--classes", 37, "--json")[1])
+    assert (value["spec"]["image_size"], value["spec"]["stem_stride"], value["spec"]["classes"]) == (96, 2, 37)
+    assert value["params"] == 272_474 + 27 * 65  # ten classes' count, and 27 rows of the last layer more
+    assert "96x96 image, which the stem shrinks by 2" in run(capsys, "cost", "resnet-20", "--image-size", 96)[1]
+    value = json.loads(run(capsys, "cost", "speed-cpu", "--image-size", 64, "--classes", 3, "--json")[1])
+    assert (value["spec"]["image_size"], value["spec"]["classes"]) == (64, 3)
+
+
 def test_design_json_is_the_contract(capsys):
     code, out, err = run(capsys, "design", "--max-params", "500k", "--max-ram", "60k", "--top", 3, "--json")
     value = json.loads(out)
@@ -164,6 +183,11 @@ def test_design_keeps_what_is_fixed_and_stays_near(capsys):
     for row in json.loads(run(capsys, *words)[1])["networks"]:
         assert (row["spec"]["widths"], row["spec"]["kernel"]) == ([16, 24, 64], 5)
         assert (row["spec"]["image_size"], row["spec"]["classes"]) == (48, 3)
+    larger = json.loads(run(capsys, "design", "--fix", "image_size=96", "--fix", "blocks_per_stage=1,1,2", "--json")[1])
+    assert all(row["spec"]["stem_stride"] == 2 for row in larger["networks"])
+    assert all(row["spec"]["blocks_per_stage"] == [1, 1, 2] for row in larger["networks"])
+    assert "at 96 pixels" in run(capsys, "design", "--image-size", 96, "--max-params", "50k", "--top", 1)[1]
+    assert "pixels, far" not in run(capsys, "design", "--max-params", "50k", "--top", 1)[1]
     r5 = network("r5")
     for row in json.loads(run(capsys, "design", "--near", "r5", "--json")[1])["networks"]:
         spec = row["spec"]

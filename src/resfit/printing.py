@@ -26,12 +26,13 @@ def cost_text(name: str, spec: "ModelSpec", total: "Cost", verdict: "Verdict", l
     from resfit.models.spec import format_spec
 
     memory = total.memory_mb
+    shrunk = f", which the stem shrinks by {spec.stem_stride}" if spec.stem_stride > 1 else ""
     shares = f"input {memory['input']:.2f} + activations {memory['activations']:.2f} + params {memory['params']:.2f}"
     lines = [
         f"{name}  {format_spec(spec)}",
         *_layer_lines(layers),
         f"params       {total.params:>15,}   {total.weight_bytes:,} bytes as float32",
-        f"macs         {total.macs:>15,}   for one {spec.image_size}x{spec.image_size} image",
+        f"macs         {total.macs:>15,}   for one {spec.image_size}x{spec.image_size} image{shrunk}",
         f"activations  {total.activations:>15,}",
         f"ram          {total.peak:>15,}   bytes of activations alive at once, at int8",
         f"memory       {memory['total']:>12.2f} MB   {shares}, as torchsummary counts",

@@ -10,8 +10,8 @@ from pydantic import field_validator as check_field
 
 from resfit.budget import Budget, parse_size
 from resfit.errors import UsageError
-from resfit.models.networks import network
-from resfit.models.spec import ModelSpec, spec_from_dict, spec_to_dict
+from resfit.models.networks import network_fields
+from resfit.models.spec import ModelSpec, resized, spec_from_dict, spec_to_dict
 from resfit.plugins import check_params, explain
 
 
@@ -19,9 +19,10 @@ def to_spec(value: Any) -> ModelSpec:
     """Return the spec that a name, a text form, a table or a spec stands for. Raises UsageError."""
     if isinstance(value, ModelSpec):
         return value
-    return network(value) if isinstance(value, str) else spec_from_dict(value)
+    return spec_from_dict(network_fields(value) if isinstance(value, str) else value)
 
 
+SMALLEST, LARGEST = 8, 512  # pixels of an image's side
 Channel3 = tuple[float, float, float]
 
 
@@ -43,7 +44,7 @@ class Section(BaseModel):
 class Data(Section):
     """How images become numbers. Without mean and std (per channel, of pixels in [0, 1]) the training images give them."""
 
-    image_size: Annotated[int, Field(ge=8, le=512)] | None = None
+    image_size: Annotated[int, Field(ge=SMALLEST, le=LARGEST)] | None = None
     resize: Literal["squash", "crop", "pad"] = "squash"  # how an image of another shape becomes a square; PixelRule
     val_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.1
     mean: Channel3 | None = None
@@ -141,7 +142,7 @@ class Resizing(Section):
     Howard 2018 (fast.ai's DAWNBench entry); Touvron et al. 2019, arXiv 1906.06423, on why the last epochs see whole images.
     """
 
-    sizes: tuple[Annotated[int, Field(ge=8)], ...] = ()
+    sizes: tuple[Annotated[int, Field(ge=SMALLEST)], ...] = ()
     until: Rising = ()
 
     @model_validator(mode="after")
@@ -194,6 +195,17 @@ class Recipe(Section):
     tta: Literal["none", "flip", "flip-shift"] = "none"
     tta_below: Annotated[float, Field(gt=0, le=1)] = 1.0  # views only where the best class is less probable without
 
+    @model_validator(mode="before")
+    @classmethod
+    def _sized(cls, given: Any) -> Any:
+        """Give a network that is named or a table the size of the data before what follows from the size is filled in."""
+        data, spec = (given.get(key) for key in ("data", "network"))
+        size = data.get("image_size") if isinstance(data, Mapping) else getattr(data, "image_size", None)
+        if type(size) is not int or not SMALLEST <= size <= LARGEST or not isinstance(spec, str | Mapping):
+            return given
+        fields = network_fields(spec) if isinstance(spec, str) else spec
+        return {**given, "network": {**fields, "image_size": size}}
+
     @check_field("augment", "mix", mode="before")
     @classmethod
     def _switches(cls, value: Any) -> Any:
@@ -223,7 +235,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
         if self.data.image_size not in (None, self.network.image_size):
-            sized = replace(self.network, image_size=self.data.image_size)
+            sized = resized(self.network, self.data.image_size)
             object.__setattr__(self, "network", sized)  # data.image_size decides, and here is where the two meet
         if self.schedule.warmup_epochs >= self.train.epochs:
             warmup, epochs = self.schedule.warmup_epochs, self.train.epochs

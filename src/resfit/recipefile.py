@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from resfit.errors import UsageError, nearest
-from resfit.models.networks import NETWORKS, network
+from resfit.models.networks import NETWORKS, network, network_fields
 from resfit.models.spec import own_fields
 from resfit.recipe import Named, Optim, Recipe, Schedule, parse_recipe, to_spec
 
@@ -43,7 +43,10 @@ def load_recipe(what: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             near = nearest(text, [*recipe_names(), *NETWORKS])
             raise UsageError(f"{text}: no recipe or network of that name.{near} `resfit list` shows all.") from error
         table = tomllib.loads((SHIPPED / "default.toml").read_text())
-        table |= {"name": text if ":" not in text else spec.family, "network": spec}
+        table |= {
+            "name": text if ":" not in text else spec.family,
+            "network": text,
+        }  # its fields: others follow the size
     for setting in sorted(overrides, key=setting_order):
         _override(table, setting)
     return parse_recipe(table, where)
@@ -136,7 +139,8 @@ def apply_setting(table: dict[str, Any], key: str, value: Any, where: str) -> No
     """Set a dotted key of a recipe's table; `where` names the setting in errors (UsageError)."""
     *parents, last = key.split(".")
     if parents == ["network"] and not isinstance(table.get("network", {}), Mapping):
-        table["network"] = own_fields(to_spec(table["network"]))
+        named = table["network"]
+        table["network"] = network_fields(named) if isinstance(named, str) else own_fields(to_spec(named))
     if key == "network.image_size":
         raise UsageError(f"{where}: the data decides it. Set data.image_size.")
     for parent in parents:

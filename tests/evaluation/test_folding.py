@@ -16,6 +16,8 @@ SPECS = {  # the BatchNorms that no convolution stands right before
     "wrn:widths=96,100:blocks_per_stage=1,2:image_size=10": 3,
     "whitened:widths=96,100:blocks_per_stage=1,2:image_size=20": 0,  # two behind a max-pool
     "separable:widths=16,32:blocks_per_stage=1,1:image_size=8": 0,
+    "resnet:widths=16,32:blocks_per_stage=1,1:image_size=16:stem_stride=4": 0,
+    "wrn:widths=16,32:blocks_per_stage=1,1:image_size=16:stem_stride=4:stem_width=8": 2,  # one across the max-pool
 }
 
 

@@ -79,6 +79,10 @@ ODD = (
     "whitened:widths=8,12,20:blocks_per_stage=1,3,2:strides=2,1,3:classes=7:image_size=29",
     "wrn:widths=16,24:blocks_per_stage=2,1:se_reduction=8:shortcut_norm=true:dropout=0.3:image_size=31",
     "resnet:widths=8,12:blocks_per_stage=1,3:strides=2,3:pool=2:classes=7:channels=1:shortcut_kernel=3:image_size=29",
+    "resnet:widths=8,12:blocks_per_stage=1,2:image_size=96:classes=37",
+    "wrn:widths=8,12,16:blocks_per_stage=1,2,1:image_size=225:conv_bias=true",
+    "separable:widths=8,12:blocks_per_stage=2,1:image_size=67:stem_stride=4:pool=2",
+    "whitened:widths=8,12,20:blocks_per_stage=1,1,1:image_size=97",
 )
 
 

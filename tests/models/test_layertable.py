@@ -40,6 +40,9 @@ OTHERS = {
     "grey": "resnet:widths=8,16:blocks_per_stage=1,1:strides=2,2:channels=1:image_size=28:classes=3:pool=3:dropout=0.1",
 }
 OTHERS |= {
+    "larger": "resnet:widths=8,16,24:blocks_per_stage=1,2,1:image_size=96:se_reduction=4",
+    "larger-wrn": "wrn:widths=8,16:blocks_per_stage=1,1:image_size=161:stem_width=4",
+    "larger-separable": "separable:widths=8,16:blocks_per_stage=1,1:image_size=99:stem_stride=4",
     "whitened": "whitened:widths=16,24:blocks_per_stage=1,2:image_size=15",
     "whitened-unpooled": "whitened:widths=16,24:blocks_per_stage=2,1:strides=1,3:stem_width=8:channels=1:kernel=5",
 }

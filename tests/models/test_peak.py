@@ -24,6 +24,15 @@ SPECS = [
     "whitened:widths=64,256,256:blocks_per_stage=1,1,1",
     "whitened:widths=8,16,64:blocks_per_stage=2,1,1:image_size=24",
 ]
+LARGER = [  # where the stem decides: at the convolution, at its max-pool (a narrow image, a wide stem), and where a block does
+    "resnet:widths=8,16:blocks_per_stage=1,1:image_size=96",
+    "resnet:widths=4,8,64:blocks_per_stage=1,1,1:image_size=129:stem_width=1",
+    "resnet:widths=8,16:blocks_per_stage=1,1:image_size=131:stem_width=24:channels=1",
+    "wrn:widths=8,16:blocks_per_stage=1,1:image_size=160:channels=1:stem_width=24",
+    "wrn:widths=24,48:blocks_per_stage=1,1:image_size=129:strides=1,1",
+    "separable:widths=8,16:blocks_per_stage=1,2:image_size=97:stem_stride=4",
+    "separable:widths=8,16:blocks_per_stage=1,1:image_size=96:stem_stride=1",
+]
 
 
 class Leaves(fx.Tracer):
@@ -60,7 +69,7 @@ def walk(model: nn.Module, channels: int, side: int) -> int:
     return most
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", [*SPECS, *LARGER])
 def test_the_peak_is_that_of_a_walk_through_the_graph(name):
     spec = network(name)
     assert cost(spec).peak == walk(build(spec), spec.channels, spec.image_size)

@@ -58,7 +58,9 @@ def test_named_networks_survive_their_forms(name: str) -> None:
 
 
 def test_dictionary_has_every_field_in_order() -> None:
-    assert tuple(spec_to_dict(network("r5"))) == FIELDS
+    large = dataclasses.replace(network("r5"), image_size=65)
+    assert tuple(spec_to_dict(large)) == FIELDS
+    assert tuple(spec_to_dict(network("r5"))) == FIELDS[:-1] == tuple(name for name in FIELDS if name != "stem_stride")
     assert spec_to_dict(network("r5"))["widths"] == [32, 64, 128, 256]
 
 
@@ -126,6 +128,12 @@ BAD_FIELDS: list[tuple[str, Any]] = [
     ("channels", 0),
     ("image_size", 0),
     ("image_size", 32.0),
+    ("image_size", None),
+    ("stem_stride", 0),
+    ("stem_stride", 3),
+    ("stem_stride", True),
+    ("stem_stride", 2.0),
+    ("stem_stride", "2"),
 ]
 
 
@@ -159,6 +167,16 @@ def test_bad_field_is_named_in_one_line(field: str, value: object) -> None:
             {"image_size": 1},
             "strides: stage 2 strides by 2 over a map of side 1: image_size 1 is too small for it."
             " Use smaller strides, fewer stages or larger images.",
+        ),
+        (
+            {"image_size": 2, "stem_stride": 2, "strides": [2, 1]},
+            "strides: stage 1 strides by 2 over a map of side 1: image_size 2 is too small for it after a stem_stride of 2."
+            " Use smaller strides, fewer stages or larger images.",
+        ),
+        ({"image_size": 3, "stem_stride": 4}, "stem_stride: 4 is larger than image_size, 3. Use a smaller one."),
+        (
+            {"family": "whitened", "stem_stride": 2},
+            "stem_stride: the family whitened has 1 only. Leave it out, or take resnet.",
         ),
         ({"pool": 17}, "pool: 17 is larger than the last map, of side 16. Use at most that, or 0: global."),
         ({"dropout": 1}, "dropout: must be a number from 0 up to, and not including, 1, not 1."),
@@ -220,13 +238,17 @@ def specs(draw: st.DrawFn) -> ModelSpec:
         return draw(st.lists(st.integers(low, high), min_size=stages, max_size=stages))
 
     widths = sizes(1, 12)
-    image_size = draw(st.integers(8, 20))
-    strides = sizes(1, 2)
-    side = image_size
+    family = draw(st.sampled_from(["resnet", "wrn", "separable"]))
+    image_size, stem_stride = (
+        draw(st.one_of(st.integers(8, 20), st.integers(64, 224))),
+        draw(st.sampled_from([1, 2, 4])),
+    )
+    strides = sizes(1, 2 if image_size // stem_stride > 4 else 1)
+    side = {1: image_size, 2: (image_size + 1) // 2, 4: (image_size + 3) // 4}[stem_stride]
     for stride in strides:
         side = (side - 1) // stride + 1
     return ModelSpec(
-        draw(st.sampled_from(["resnet", "wrn", "separable"])),
+        family,
         tuple(widths),
         tuple(sizes(1, 3)),
         tuple(strides),
@@ -241,6 +263,7 @@ def specs(draw: st.DrawFn) -> ModelSpec:
         classes=draw(st.integers(1, 20)),
         channels=draw(st.integers(1, 4)),
         image_size=image_size,
+        stem_stride=stem_stride,
     )
 
 

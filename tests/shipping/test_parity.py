@@ -60,6 +60,8 @@ def parity_of(spec, images: np.ndarray):
     [
         "resnet:widths=8,12:blocks_per_stage=1,1:conv_bias=true:shortcut_kernel=2:dropout=0.2:stochastic_depth=0.2:image_size=16",
         "separable:widths=8,12:blocks_per_stage=1,1:image_size=16",
+        "resnet:widths=8,12:blocks_per_stage=1,1:image_size=16:stem_stride=4",
+        "wrn:widths=8,12:blocks_per_stage=2,1:stem_width=8:image_size=16:stem_stride=4",
         "whitened:widths=8,12:blocks_per_stage=1,1:image_size=16",
     ],
 )
@@ -75,7 +77,12 @@ def test_the_reports_networks_answer_the_same(name):
 
 
 @pytest.mark.parametrize(
-    "network", ["resnet:widths=48,96:blocks_per_stage=1,1:se_reduction=8", "whitened:widths=48,96:blocks_per_stage=1,1"]
+    "network",
+    [
+        "resnet:widths=48,96:blocks_per_stage=1,1:se_reduction=8",
+        "resnet:widths=48,96:blocks_per_stage=1,1:strides=1,1:stem_stride=4",
+        "whitened:widths=48,96:blocks_per_stage=1,1",
+    ],
 )
 def test_int8_is_small_and_as_accurate(tmp_path, network):
     recipe = tmp_path / "small.toml"

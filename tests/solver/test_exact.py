@@ -11,7 +11,7 @@ from resfit.models.families import cost
 from resfit.models.spec import ModelSpec
 from resfit.solver.exact import STEP, design
 from resfit.solver.expected import Expected, Times
-from resfit.solver.ranges import Ranges, Shapes, even
+from resfit.solver.ranges import COARSE, FEW, Ranges, Shapes, default_ranges, even, near_ranges
 
 RULES = {
     "params and macs": Expected(0.05, 0.04, 0.2, -0.04, families={"separable": -0.1}, latency=Times(15, 40, 9_000)),
@@ -24,6 +24,16 @@ SPACES = {
         kernels=(3, 5), shapes=(even(1, (7, 33), (1, 3)), even(2, (7, 16, 33), (1, 3))), more={"se_reduction": 4}
     ),
     "three stages": Ranges(shapes=(even(3, (8, 16, 40), (1, 2, 4)),), more={"image_size": 16, "classes": 100}),
+    "a stem of stride 2 by the size": Ranges(
+        shapes=(Shapes(((8, 16), (8, 24, 40), (16, 24, 56)), ((1, 2), (1, 3), (1, 2))),),
+        more={"image_size": 96, "classes": 37},
+    ),
+    "a stem of stride 4, chosen": Ranges(
+        shapes=(even(2, (8, 16, 24, 64), (1, 2, 3)),), more={"image_size": 40, "stem_stride": 4, "classes": 3}
+    ),
+    "a stem whose max-pool decides the peak": Ranges(
+        shapes=(even(1, (8, 16, 64), (1, 2)),), more={"image_size": 130, "channels": 1, "strides": (2,)}
+    ),
     "every stage as large, and its own": Ranges(
         shapes=(
             Shapes(((8, 16), (8, 16, 24), (8, 16, 24)), ((1, 2), (1,), (1, 3)), rising=False),
@@ -86,6 +96,34 @@ def test_each_network_shown_has_fewer_macs_than_the_one_before():
 def test_the_default_question_fills_the_budget():
     (found,) = design(top=1, expected=RULES["params and macs"])
     assert 0.99 * 5_000_000 < found.cost.params <= 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("size", "stages", "side"),
+    [(16, 3, 4), (32, 3, 8), (33, 4, 5), (64, 4, 8), (96, 4, 6), (128, 4, 8), (224, 4, 7), (256, 4, 8)],
+)
+def test_the_default_ranges_follow_the_size(size, stages, side):
+    ranges = default_ranges(more={"image_size": size})
+    (shapes,) = ranges.shapes
+    assert len(shapes.widths) == len(shapes.blocks) == stages
+    assert ModelSpec("wrn", (8,) * stages, (1,) * stages, **ranges.more).stages()[-1].side == side
+
+
+def test_of_four_stages_the_default_is_coarse_and_the_last_fills_the_budget():
+    (shapes,) = default_ranges(stages=[4]).shapes
+    assert shapes == Shapes((COARSE,) * 3 + (tuple(range(8, 513, 8)),), (FEW,) * 4)
+    assert default_ranges(stages=[4], width_step=128).shapes == (even(4, (128, 256, 384, 512)),)
+    (found,) = design(top=1, ranges=default_ranges(more={"image_size": 96, "classes": 37}))
+    assert 0.97 * 5_000_000 < found.cost.params <= 5_000_000
+    assert found.spec.stem_stride == 2
+
+
+def test_near_a_network_the_stem_follows_the_size():
+    near = near_ranges(ModelSpec("resnet", (16, 32), (1, 1), pool=2), more={"image_size": 96})
+    (found,) = design(Budget(max_params=200_000), near, 1)
+    assert (found.spec.stem_stride, found.spec.pool, found.spec.image_size) == (2, 2, 96)
+    kept = near_ranges(ModelSpec("resnet", (16, 32), (1, 1), image_size=96, stem_stride=1))
+    assert design(Budget(max_params=200_000), kept, 1)[0].spec.stem_stride == 1
 
 
 @pytest.mark.parametrize(

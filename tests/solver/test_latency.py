@@ -8,7 +8,7 @@ from resfit.models.families import cost
 from resfit.models.networks import network
 from resfit.solver.exact import design
 from resfit.solver.expected import Expected, Times
-from resfit.solver.latency import design_measured, measure_latency
+from resfit.solver.latency import design_measured, fastest, measure_latency
 from resfit.solver.ranges import Ranges, even
 
 RULE = Expected(0.05, 0.05, 0.1, latency=Times(20_000, 1_000, 10_000_000_000))
@@ -36,6 +36,25 @@ def test_a_machine_slower_than_the_model_and_otherwise_is_met_by_correction(monk
         assert found[0][0].cost.macs < best.cost.macs
         assert 0.8 * limit <= found[0][1] <= limit
         assert all(seconds == slow(one.spec) <= limit for one, seconds in found)
+
+
+def test_a_machine_that_is_slow_for_large_networks_alone_still_has_an_answer(monkeypatch):
+    """By what the largest network took no small one would be left: the smallest, measured, says otherwise."""
+
+    def uneven(spec):
+        return RULE.latency.seconds(spec, cost(spec)) * (0.1 + cost(spec).macs / 2e7)
+
+    monkeypatch.setattr("resfit.solver.latency.measure_latency", uneven)
+    (best,) = design(BUDGET, RANGES, 1, RULE)
+    least = fastest(BUDGET, RANGES, RULE)
+    limit = 3 * uneven(least)
+    slower = uneven(best.spec) / RULE.latency.seconds(best.spec, best.cost)
+    with pytest.raises(GateError):
+        design(BUDGET, RANGES, 1, RULE, limit / slower)
+    found = design_measured(limit, BUDGET, RANGES, 2, RULE)
+    assert 0.6 * limit <= found[0][1] <= limit
+    with pytest.raises(GateError, match=r"no network was measured within .* ms\. The smallest, .*:widths=8,8,8"):
+        design_measured(0.9 * uneven(least), BUDGET, RANGES, 1, RULE)
 
 
 def test_a_measured_latency_is_that_of_a_real_network():

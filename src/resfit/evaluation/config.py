@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from resfit.data.images import PixelRule
 from resfit.errors import UsageError
-from resfit.models.spec import ModelSpec, spec_from_dict
+from resfit.models.spec import ModelSpec, stored_spec
 
 if TYPE_CHECKING:
     from resfit.recipe import Recipe
@@ -67,7 +67,7 @@ def read_config(path: str | Path) -> BundleConfig:
         if tta not in VIEWS:
             raise ValueError(f"tta {tta!r} is none of {', '.join(VIEWS)}")
         names, mean, std = tuple(values["class_names"]), tuple(pre["mean"]), tuple(pre["std"])
-        return BundleConfig(folder, spec_from_dict(values["spec"]), names, rule, mean, std, tta, tta_below, values)
+        return BundleConfig(folder, stored_spec(values["spec"]), names, rule, mean, std, tta, tta_below, values)
     except UsageError:
         raise
     except Exception as error:

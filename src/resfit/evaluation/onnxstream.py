@@ -18,7 +18,7 @@ from resfit.evaluation.chunks import Pixels, cpu_plan, stream
 from resfit.evaluation.config import BundleConfig
 from resfit.evaluation.runtime import OnnxBundle, is_sealed, load_onnx
 from resfit.machine import default_threads, is_surely_cpu
-from resfit.models.spec import spec_to_dict
+from resfit.models.spec import stored_spec
 
 
 def onnx_logits(
@@ -59,8 +59,15 @@ def _load(config: BundleConfig, threads: int) -> OnnxBundle:
     network = load_onnx(data, threads)
     weights = hashlib.sha256((config.folder / "model.safetensors").read_bytes()).hexdigest()
     said, pre = network.config, network.config["preprocessing"]
-    theirs = (said["weights_sha256"], said["spec"], network.class_names, network.rule, pre["mean"], pre["std"])
-    ours = (weights, spec_to_dict(config.spec), config.class_names, config.rule, list(config.mean), list(config.std))
+    theirs = (
+        said["weights_sha256"],
+        stored_spec(said["spec"]),
+        network.class_names,
+        network.rule,
+        pre["mean"],
+        pre["std"],
+    )
+    ours = (weights, config.spec, config.class_names, config.rule, list(config.mean), list(config.std))
     views = (network.tta, network.tta_below) == (config.tta, config.tta_below)
     if theirs != ours or not views or said["precision"] != "float32":
         raise UsageError(f"{file}: is not of this bundle's weights and settings. Export it anew.")

@@ -78,11 +78,12 @@ def network_cost(spec: "ModelSpec", parts: Parts) -> Cost:
 
 
 def stem_part(spec: "ModelSpec", parts: Parts, width: int) -> Block:
-    """Count the first convolution, and its BatchNorm where it has one."""
-    area, normed = spec.image_size**2, parts.normed_at == "stem"
-    weights = spec.channels * width * STEM_KERNEL**2
+    """Count the first convolution, and its BatchNorm where it has one; a max-pool after it counts in the peak alone."""
+    (side, pooled), normed = spec.stem_sides, parts.normed_at == "stem"
+    weights, inputs = spec.channels * width * STEM_KERNEL**2, spec.channels * spec.image_size**2
     params = weights + width * spec.conv_bias + 2 * width * normed
-    return params, weights * area, width * area * (1 + normed), (spec.channels + width) * area
+    beside = larger(inputs, width * pooled**2) if pooled < side else inputs  # what is alive with the convolution's map
+    return params, weights * side**2, width * side**2 * (1 + normed), width * side**2 + beside
 
 
 def head_part(spec: "ModelSpec", parts: Parts, width: int, side: int) -> Block:

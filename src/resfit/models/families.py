@@ -31,6 +31,7 @@ class Family(NamedTuple):
     first_stride: int = 1  # of the first stage, where a spec gives no strides
     parts: str = ""  # its block and ends (cost.Parts), for `design`; "" where it is not searched
     check: str = ""  # refuses, by UsageError, a spec that the family cannot build; "" where it can build all
+    strided_stem: bool = False  # whether its stem follows stem_stride; else that is 1
 
 
 FAMILIES: dict[str, Family] = {
@@ -39,6 +40,7 @@ FAMILIES: dict[str, Family] = {
         "resfit.models.resnet_net:build",
         layers="resfit.models.resnet:layers",
         parts="resfit.models.resnet:PARTS",
+        strided_stem=True,
     ),
     "wrn": Family(
         "resfit.models.wrn:cost",
@@ -47,12 +49,14 @@ FAMILIES: dict[str, Family] = {
         shortcut_norm=False,
         layers="resfit.models.wrn:layers",
         parts="resfit.models.wrn:PARTS",
+        strided_stem=True,
     ),
     "separable": Family(
         "resfit.models.separable:cost",
         "resfit.models.separable_net:build",
         layers="resfit.models.separable:layers",
         parts="resfit.models.separable:PARTS",
+        strided_stem=True,
     ),
     "whitened": Family(
         "resfit.models.whitened:cost",

@@ -28,8 +28,13 @@ def conv(width_in: int, width: int, kernel: int, stride: int, bias: bool, groups
 
 
 def stem(spec: ModelSpec) -> nn.Conv2d:
-    """Make the first convolution."""
-    return conv(spec.channels, spec.stem_width, STEM_KERNEL, 1, spec.conv_bias)
+    """Make the first convolution; what is left of `stem_stride` is for `stem_pooled`."""
+    return conv(spec.channels, spec.stem_width, STEM_KERNEL, min(spec.stem_stride, 2), spec.conv_bias)
+
+
+def stem_pooled(x: Tensor) -> Tensor:
+    """Return (N, C, H / 2, W / 2), rounded up, of (N, C, H, W): the max-pool of He et al. 2015, for a stem_stride of 4."""
+    return F.max_pool2d(x, 3, 2, 1)
 
 
 def shortcut(spec: ModelSpec, width_in: int, width: int, stride: int) -> nn.Sequential:
@@ -142,10 +147,11 @@ class ResNet(nn.Module):
         self.norm = nn.BatchNorm2d(spec.stem_width)
         self.stages = stages(spec, block)
         self.head = nn.Linear(spec.features, spec.classes)
-        self.pool = spec.pool
+        self.pool, self.stem_stride = spec.pool, spec.stem_stride
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, classes) of images (N, channels, H, W)."""
         x = F.relu(self.norm(self.stem(images)), inplace=True)
+        x = stem_pooled(x) if self.stem_stride == 4 else x
         logits: Tensor = self.head(pooled(self.stages(x), self.pool))
         return logits

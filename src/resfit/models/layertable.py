@@ -62,9 +62,10 @@ def end_layers(
 
 def network_layers(spec: "ModelSpec", block: BlockLayers, normed_at: Literal["stem", "end"]) -> Iterable[Layer]:
     """List stem, stages and head; `block(spec, name, width_in, width, stride, side_in, side)` and `normed_at` as in cost."""
-    yield conv(spec, "stem", spec.channels, spec.stem_width, STEM_KERNEL, spec.image_size)
+    side, _ = spec.stem_sides
+    yield conv(spec, "stem", spec.channels, spec.stem_width, STEM_KERNEL, side)
     if normed_at == "stem":
-        yield norm("norm", spec.stem_width, spec.image_size)
+        yield norm("norm", spec.stem_width, side)
     for number, (width_in, width, blocks, stride, side_in, side) in enumerate(spec.stages()):
         yield from block(spec, f"stages.{number}.0", width_in, width, stride, side_in, side)
         for index in range(1, blocks):

@@ -5,9 +5,10 @@ Sources beside the reports: He et al. 2015, arXiv 1512.03385 (resnet-D); Zagoruy
 """
 
 import re
+from typing import Any
 
 from resfit.errors import UsageError, nearest
-from resfit.models.spec import ModelSpec, parse_spec, shown
+from resfit.models.spec import ModelSpec, parse_fields, shown, spec_from_dict
 
 NETWORKS: dict[str, str] = {
     "r1-baseline": "resnet:widths=64,128,256,512:blocks_per_stage=2,2,2,2",
@@ -44,17 +45,22 @@ def network(name: str) -> ModelSpec:
 
     K may be a fraction, `wrn-28-3.5`; widths are rounded. Raises UsageError.
     """
+    return spec_from_dict(network_fields(name))
+
+
+def network_fields(name: str) -> dict[str, Any]:
+    """Return the fields of a spec that a name stands for, without those that follow from them. Raises UsageError."""
     if name in NETWORKS:
-        return parse_spec(NETWORKS[name])
+        return parse_fields(NETWORKS[name])
     if found := re.fullmatch("resnet-([0-9]{1,6})", name):
         blocks = _blocks(name, int(found[1]), 2)
-        return ModelSpec("resnet", (16, 32, 64), blocks)
+        return {"family": "resnet", "widths": (16, 32, 64), "blocks_per_stage": blocks}
     if found := re.fullmatch(r"wrn-([0-9]{1,6})-([0-9]{1,6}(?:\.[0-9]{1,6})?)", name):
         blocks = _blocks(name, int(found[1]), 4)
         widths = tuple(round(width * float(found[2])) for width in (16, 32, 64))
-        return ModelSpec("wrn", widths, blocks)
+        return {"family": "wrn", "widths": widths, "blocks_per_stage": blocks}
     if ":" in name:
-        return parse_spec(name)
+        return parse_fields(name)
     shown_name = shown(name)[1:-1] or "''"
     raise UsageError(f"{shown_name}: unknown network.{nearest(name[:60], NETWORKS)} `resfit list` shows all.")
 

@@ -1,12 +1,13 @@
 """A network as plain data: `ModelSpec`, always valid, with a text form and a dictionary form. No torch.
 
 The networks are those of He et al. 2015, arXiv 1512.03385, and of Zagoruyko & Komodakis 2016, arXiv 1605.07146; we add
-what the reports vary: kernels, pool, squeeze-and-excitation, biases.
+what the reports vary: kernels, pool, squeeze-and-excitation, biases. The stem that shrinks larger images is theirs for
+ImageNet (a stride, then a max-pool), but of a 3x3 kernel and not 7x7, so that a count of parameters holds at every size.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from resfit.errors import UsageError, nearest
@@ -28,8 +29,9 @@ class Stage(NamedTuple):
 class ModelSpec:
     """Describe a residual network completely.
 
-    What depends on other fields (`strides`, `stem_width`, `shortcut_norm`) may be left out and is filled in, so that an
-    instance is always resolved. Raises UsageError, in one line that opens with the field, where no such network exists.
+    What depends on other fields (`strides`, `stem_width`, `shortcut_norm`, `stem_stride`) may be left out and is filled in,
+    so that an instance is always resolved. `stem_stride` 2 is the first convolution's stride; 4 adds a max-pool of 3x3 and
+    stride 2 after it (and its ReLU). Raises UsageError, in one line that opens with the field, where no such network exists.
     """
 
     family: str
@@ -48,6 +50,7 @@ class ModelSpec:
     classes: int = 10
     channels: int = 3
     image_size: int = 32
+    stem_stride: int = None  # type: ignore[assignment]  # 1 up to 64 pixels, 2 up to 128, 4 above; whitened: 1
 
     def __post_init__(self) -> None:
         family = _known(self.family)
@@ -55,14 +58,15 @@ class ModelSpec:
             value = getattr(self, name)
             if value is not None or name != "strides":
                 object.__setattr__(self, name, _sizes(name, value))
-        for name, value in _dependent(family, self.widths).items():
+        _whole("image_size", self.image_size, 1)
+        for name, value in _dependent(family, self.widths, self.image_size).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         for name in ("blocks_per_stage", "strides"):
             if len(getattr(self, name)) != len(self.widths):
                 count = len(getattr(self, name))
                 raise UsageError(f"{name}: {count} given for {len(self.widths)} widths. Give one for each width.")
-        for name in ("stem_width", "kernel", "shortcut_kernel", "classes", "channels", "image_size"):
+        for name in ("stem_width", "kernel", "shortcut_kernel", "classes", "channels"):
             _whole(name, getattr(self, name), 1)
         for name in ("pool", "se_reduction"):
             _whole(name, getattr(self, name), 0)
@@ -74,8 +78,18 @@ class ModelSpec:
             if type(rate) not in (float, int) or not 0 <= rate < 1:  # type: ignore[operator]
                 raise UsageError(f"{name}: must be a number from 0 up to, and not including, 1, not {shown(rate)}.")
             object.__setattr__(self, name, float(rate))  # type: ignore[arg-type]
+        self._check_stem(family)
         self._check_shapes()
         check(self)
+
+    def _check_stem(self, family: Family) -> None:
+        stride: object = self.stem_stride
+        if type(stride) is not int or stride not in (1, 2, 4):
+            raise UsageError(f"stem_stride: must be 1, 2 or 4, not {shown(stride)}.")
+        if stride > 1 and not family.strided_stem:
+            raise UsageError(f"stem_stride: the family {self.family} has 1 only. Leave it out, or take resnet.")
+        if stride > self.image_size:
+            raise UsageError(f"stem_stride: {stride} is larger than image_size, {self.image_size}. Use a smaller one.")
 
     def _check_shapes(self) -> None:
         if self.kernel % 2 == 0:
@@ -87,9 +101,10 @@ class ModelSpec:
         stages = self.stages()
         for number, (width_in, width, _, stride, side_in, side) in enumerate(stages, 1):
             if stride > side_in:
+                behind = f" after a stem_stride of {self.stem_stride}" if self.stem_stride > 1 else ""
                 raise UsageError(
                     f"strides: stage {number} strides by {stride} over a map of side {side_in}: image_size"
-                    f" {self.image_size} is too small for it. Use smaller strides, fewer stages or larger images."
+                    f" {self.image_size} is too small for it{behind}. Use smaller strides, fewer stages or larger images."
                 )
             kernel = self.shortcut_kernel
             projected = (side_in + 2 * ((kernel - 1) // 2) - kernel) // stride + 1
@@ -106,12 +121,18 @@ class ModelSpec:
 
     def stages(self) -> list[Stage]:
         """Return each stage with its widths and map sides; every odd kernel is padded to keep the side."""
-        found, width_in, side_in = [], self.stem_width, self.image_size
+        found, width_in, side_in = [], self.stem_width, self.stem_sides[1]
         for width, blocks, stride in zip(self.widths, self.blocks_per_stage, self.strides, strict=True):
             side = (side_in - 1) // stride + 1
             found.append(Stage(width_in, width, blocks, stride, side_in, side))
             width_in, side_in = width, side
         return found
+
+    @property
+    def stem_sides(self) -> tuple[int, int]:
+        """The sides of the maps that the first convolution and, with its max-pool, the stem as a whole put out."""
+        convolved = -(-self.image_size // min(self.stem_stride, 2))
+        return convolved, -(-convolved // 2) if self.stem_stride == 4 else convolved
 
     @property
     def features(self) -> int:
@@ -124,6 +145,7 @@ FIELDS = tuple(f.name for f in fields(ModelSpec))
 _FIXED = {f.name: f.default for f in fields(ModelSpec) if isinstance(f.default, int | float)}
 _LISTS = ("widths", "blocks_per_stage", "strides")
 _RATES = ("dropout", "stochastic_depth")
+WHOLE, HALVED = 64, 128  # the largest images, in pixels, whose stem has a stride of 1, and of 2, unless told otherwise
 
 
 def shown(value: object) -> str:
@@ -143,12 +165,20 @@ def _known(name: object) -> Family:
     return family
 
 
-def _dependent(family: Family, widths: tuple[int, ...]) -> dict[str, object]:
+def _dependent(family: Family, widths: tuple[int, ...], image_size: int) -> dict[str, object]:
     return {
         "strides": (family.first_stride,) + (2,) * (len(widths) - 1),
         "stem_width": family.stem_width or widths[0],
         "shortcut_norm": family.shortcut_norm,
+        "stem_stride": _stem_stride(family, image_size),
     }
+
+
+def _stem_stride(family: Family, image_size: int) -> int:
+    """Return the stem's stride that images of this size have where a spec names none."""
+    if image_size <= WHOLE or not family.strided_stem:
+        return 1
+    return 2 if image_size <= HALVED else 4
 
 
 def _whole(name: str, value: object, least: int) -> None:
@@ -176,16 +206,24 @@ def format_spec(spec: ModelSpec) -> str:
 
 def own_fields(spec: ModelSpec) -> dict[str, Any]:
     """Return the fields that are not at their default, as plain data: with some changed, the defaults follow the others."""
-    defaults = {**_FIXED, **_dependent(_known(spec.family), spec.widths)}
-    return {name: value for name, value in spec_to_dict(spec).items() if _plain(defaults.get(name)) != value}
+    defaults = {**_FIXED, **_dependent(_known(spec.family), spec.widths, spec.image_size)}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
+    return {name: value for name, value in spec_to_dict(spec).items() if plain.get(name) != value}
 
 
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
+def resized(spec: ModelSpec, image_size: int) -> ModelSpec:
+    """Return the network for images of another size: a `stem_stride` that was its size's own follows. Raises UsageError."""
+    own = spec.stem_stride == _stem_stride(_known(spec.family), spec.image_size)
+    return replace(spec, image_size=image_size, stem_stride=None if own else spec.stem_stride)  # type: ignore[arg-type]
 
 
 def parse_spec(text: str) -> ModelSpec:
     """Read the text form, `resnet:widths=64,128:blocks_per_stage=2,2:pool=8`. Raises UsageError."""
+    return spec_from_dict(parse_fields(text))
+
+
+def parse_fields(text: str) -> dict[str, Any]:
+    """Return the fields that a text form names. Raises UsageError."""
     family, *settings = text.split(":")
     given: dict[str, Any] = {"family": family}
     for setting in settings:
@@ -193,7 +231,7 @@ def parse_spec(text: str) -> ModelSpec:
         if name in given:
             raise UsageError(f"{name}: is given twice. Give it once.")
         given[name] = value
-    return spec_from_dict(given)
+    return given
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -227,8 +265,14 @@ def _number(name: str, text: str) -> int:
 
 
 def spec_to_dict(spec: ModelSpec) -> dict[str, Any]:
-    """Return every field in order as TOML and JSON hold it: lists, numbers, booleans and one string."""
-    return {name: list(v) if isinstance(v := getattr(spec, name), tuple) else v for name in FIELDS}
+    """Return every field in order as TOML and JSON hold it: lists, numbers, booleans and one string.
+
+    A `stem_stride` of 1 is left out for images of up to 64 pixels, where it is the default: files stay as they were before it.
+    """
+    found = {name: list(v) if isinstance(v := getattr(spec, name), tuple) else v for name in FIELDS}
+    if spec.stem_stride == 1 and spec.image_size <= WHOLE:
+        del found["stem_stride"]
+    return found
 
 
 def spec_from_dict(values: Mapping[str, Any]) -> ModelSpec:
@@ -240,6 +284,11 @@ def spec_from_dict(values: Mapping[str, Any]) -> ModelSpec:
         if name not in values:
             raise UsageError(f"{name}: is missing. A network needs {', '.join(FIELDS[:3])}.")
     return ModelSpec(**values)
+
+
+def stored_spec(values: Mapping[str, Any]) -> ModelSpec:
+    """Build the spec of trained weights, as `spec_to_dict` wrote it: before `stem_stride` it was 1 at every size."""
+    return spec_from_dict({"stem_stride": 1, **values})
 
 
 def _check_keys(keys: Iterable[object]) -> None:

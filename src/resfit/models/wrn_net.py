@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resfit.models.layers import SqueezeExcitation, conv, drop_branches, pooled, shortcut, stages, stem
+from resfit.models.layers import SqueezeExcitation, conv, drop_branches, pooled, shortcut, stages, stem, stem_pooled
 from resfit.models.spec import ModelSpec
 
 
@@ -45,11 +45,13 @@ class WideResNet(nn.Module):
         self.stages = stages(spec, PreActivatedBlock)
         self.norm = nn.BatchNorm2d(spec.widths[-1])
         self.head = nn.Linear(spec.features, spec.classes)
-        self.pool = spec.pool
+        self.pool, self.stem_stride = spec.pool, spec.stem_stride
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, classes) of images (N, channels, H, W)."""
-        x = F.relu(self.norm(self.stages(self.stem(images))), inplace=True)
+        x = self.stem(images)
+        x = stem_pooled(x) if self.stem_stride == 4 else x
+        x = F.relu(self.norm(self.stages(x)), inplace=True)
         logits: Tensor = self.head(pooled(x, self.pool))
         return logits
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load, save
 
 from resfit.models.families import build
-from resfit.models.spec import spec_from_dict
+from resfit.models.spec import stored_spec
 from resfit.shipping.graph import Graph, make_graph
 
 METADATA = "metadata.json"  # in a .pt2: torch.export.load(file, extra_files={"metadata.json": ""}) fills it in
@@ -49,7 +49,7 @@ def read_safetensors(data: bytes) -> Graph:
     """Return the graph in a file's bytes, built by its spec, folded, and given the file's weights."""
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
     ours, tensors = json.loads(header["resfit"]), load(data)
-    model, pre = build(spec_from_dict(ours["spec"])).eval(), ours["preprocessing"]
+    model, pre = build(stored_spec(ours["spec"])).eval(), ours["preprocessing"]
     graph = make_graph(model, pre["mean"], pre["std"], pre["size"], ours["precision"] == "float16")
     graph.load_state_dict(tensors)
     return graph

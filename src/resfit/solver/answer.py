@@ -10,6 +10,7 @@ from resfit.solver.exact import Designed
 from resfit.solver.expected import Expected
 
 BATCH = 128  # of a training step
+LARGEST = 32  # pixels: the rule was fitted on runs of 16, and is taken for those that most recipes have
 COLUMNS = {"params": "params", "macs": "macs", "bytes": "weight_bytes", "ram": "ram"}
 SCORES = ("naswot", "synflow", "grad_norm")
 NOTES = (
@@ -89,4 +90,8 @@ def _rule_lines(rule: dict[str, Any], row: dict[str, Any]) -> list[str]:
     ]
     if agrees["rule"] <= max(agrees["params"], agrees["macs"]):
         lines.append("the rule is no better than a plain count, so that the count ranks.")
+    if (side := row["spec"]["image_size"]) > LARGEST:
+        lines.append(
+            f"at {side} pixels, far from those of its runs, take the rule for an order, and its figures for no accuracies."
+        )
     return lines

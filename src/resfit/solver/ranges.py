@@ -5,9 +5,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from resfit.errors import UsageError
-from resfit.models.spec import FIELDS, ModelSpec
+from resfit.models.spec import FIELDS, ModelSpec, resized
 
 WIDEST = 512
+SMALL = 32  # the largest images, in pixels, that have three stages unless told otherwise; larger ones have four
+COARSE = (*range(8, 64, 8), *range(64, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
+FEW = (1, 2, 3, 4, 6)
 NEAR = 4  # a width may differ by one part in so many from that of the network it stays near
 
 
@@ -25,6 +28,14 @@ def even(stages: int, widths: Sequence[int] = range(8, 513, 8), blocks: Sequence
     return Shapes((tuple(widths),) * stages, (tuple(blocks),) * stages)
 
 
+def coarse(stages: int) -> Shapes:
+    """Return the shapes searched of four stages or more: COARSE widths, any multiple of 8 in the last, FEW blocks.
+
+    All that precedes the last stage is enumerated, so that the ranges of three stages would take minutes with four.
+    """
+    return Shapes((COARSE,) * (stages - 1) + (tuple(range(8, WIDEST + 1, 8)),), (FEW,) * stages)
+
+
 @dataclass(frozen=True)
 class Ranges:
     """What `design` searches: every combination of these. The default: three stages of 1 to 8 blocks, widths of 8 to 512 by 8.
@@ -39,23 +50,35 @@ class Ranges:
 
 
 def default_ranges(
-    families: Sequence[str] = (), stages: Sequence[int] = (), width_step: int = 8, more: Mapping[str, Any] | None = None
+    families: Sequence[str] = (),
+    stages: Sequence[int] = (),
+    width_step: int | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Ranges:
-    """Return the default ranges, of these families and numbers of stages where some are named, of widths by `width_step`."""
-    if width_step < 1 or width_step > WIDEST:
-        raise UsageError(f"width_step: {width_step} is not from 1 to {WIDEST}. The default is 8.")
-    plain = Ranges()
-    widths = range(width_step, WIDEST + 1, width_step)
+    """Return the default ranges, of these families and numbers of stages where some are named.
+
+    Stages: three up to 32 pixels (image_size of `more`), else four, so that from 32 to 256 the last map has 5 to 8 a side.
+    Widths: multiples of `width_step` where it is given; else of 8, and the `coarse` shapes of four stages or more.
+    """
+    _check_step(width_step)
+    plain, sized = Ranges(), dict(more or {})
+    counts = stages or (3 if sized.get("image_size", SMALL) <= SMALL else 4,)
+    step = width_step or 8
     return Ranges(
         families=tuple(families) or plain.families,
-        shapes=tuple(even(count, widths) for count in stages or (3,)),
-        more=dict(more or {}),
+        shapes=tuple(
+            coarse(count) if count > 3 and width_step is None else even(count, range(step, WIDEST + 1, step))
+            for count in counts
+        ),
+        more=sized,
     )
 
 
-def near_ranges(spec: ModelSpec, width_step: int = 8, more: Mapping[str, Any] | None = None) -> Ranges:
+def near_ranges(spec: ModelSpec, width_step: int | None = None, more: Mapping[str, Any] | None = None) -> Ranges:
     """Return the ranges close to a network: widths a quarter more or less, a block more or less a stage, all else as it is."""
-    widths = tuple(_around(width, width_step) for width in spec.widths)
+    _check_step(width_step)
+    spec = resized(spec, (more or {}).get("image_size", spec.image_size))
+    widths = tuple(_around(width, width_step or 8) for width in spec.widths)
     blocks = tuple(tuple(range(max(1, count - 1), count + 2)) for count in spec.blocks_per_stage)
     shared = {name: getattr(spec, name) for name in FIELDS if name not in _SEARCHED}
     if spec.stem_width == spec.widths[0]:
@@ -79,6 +102,11 @@ def fix(ranges: Ranges, settings: Mapping[str, Any]) -> Ranges:
 
 
 _SEARCHED = ("family", "kernel", "widths", "blocks_per_stage")
+
+
+def _check_step(width_step: int | None) -> None:
+    if width_step is not None and not 1 <= width_step <= WIDEST:
+        raise UsageError(f"width_step: {width_step} is not from 1 to {WIDEST}. The default is 8.")
 
 
 def _around(width: int, step: int) -> tuple[int, ...]:

@@ -38,12 +38,9 @@ def score_network(spec: ModelSpec, seed: int = 0) -> dict[str, float]:
 @torch.no_grad()
 def naswot(model: nn.Module, images: Tensor) -> float:
     """Return log |det K|, where K[i, j] counts the ReLUs that are both on or both off for images i and j."""
-    with _Relus() as relus:
+    with _Relus(len(images)) as relus:
         model.train()(images)
-    kernel = torch.zeros(len(images), len(images), dtype=torch.float64)
-    for codes in relus.codes:
-        kernel += codes @ codes.T + (1 - codes) @ (1 - codes).T
-    return float(torch.linalg.slogdet(kernel).logabsdet)
+    return float(torch.linalg.slogdet(relus.kernel).logabsdet)
 
 
 def synflow(model: nn.Module, images: Tensor) -> float:
@@ -68,14 +65,15 @@ def grad_norm(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 class _Relus(TorchFunctionMode):
-    """Notes of every ReLU within which numbers (N, features) it lets through."""
+    """Adds up, ReLU by ReLU, on how many numbers (N, features) two images are both let through or both not: `kernel` (N, N)."""
 
-    def __init__(self) -> None:
+    def __init__(self, images: int) -> None:
         super().__init__()
-        self.codes: list[Tensor] = []
+        self.kernel = torch.zeros(images, images, dtype=torch.float64)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if func in (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_):
-            self.codes.append((out > 0).flatten(1).double())
+            codes = (out > 0).flatten(1).double()  # kept for no longer: of large images they would fill the memory
+            self.kernel += codes @ codes.T + (1 - codes) @ (1 - codes).T
         return out

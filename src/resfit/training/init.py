@@ -68,6 +68,7 @@ def _as_here(theirs: ModelSpec, ours: ModelSpec) -> ModelSpec:
         theirs,
         classes=ours.classes,
         image_size=ours.image_size,
+        stem_stride=ours.stem_stride,
         pool=ours.pool,
         dropout=ours.dropout,
         stochastic_depth=ours.stochastic_depth,

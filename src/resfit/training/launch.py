@@ -39,7 +39,7 @@ from resfit.training.memory import is_out_of_memory, out_of_memory
 from resfit.training.outcome import finish
 from resfit.training.precision import fix_precision, make_scaler
 from resfit.training.ranks import choose_place, make_interrupt, one_first, present, shared, together
-from resfit.training.resolve import balance_warnings, resolve
+from resfit.training.resolve import balance_warnings, network_text, resolve
 from resfit.training.runlog import Interrupt, Interrupted, Progress, Pruned, keep_rows, say
 from resfit.training.shadow import (
     find_restarted,
@@ -134,7 +134,7 @@ def start(
             refuse_taken(run.folder)  # by a process that came first
             durable.write_text(run.recipe_file, recipe_to_toml(recipe))
         _describe(run, recipe, train_set, val_set, seed, place, source, verdict)
-        say(f"{recipe.name}: {verdict}; {cost(recipe.network).macs:,} macs")
+        say(f"{recipe.name}: {verdict}; {network_text(recipe.network)}")
         chosen = f"{len(val_set):,} to choose on" if val_set else "refit on train + val, last weights kept"
         classes = len(train_set.class_names)
         say(f"{train_set.source}: {len(train_set):,} images to train on, {chosen}; {classes} classes")

@@ -9,6 +9,8 @@ from resfit.data.feed import pieces
 from resfit.data.images import ImageSet
 from resfit.data.rows import Images
 from resfit.errors import DataError, UsageError
+from resfit.models.families import cost
+from resfit.models.spec import ModelSpec, resized
 from resfit.recipe import Channel3, Recipe
 
 FEWEST = 10  # training images of a class, below which it is named before training
@@ -23,7 +25,7 @@ def resolve(recipe: Recipe, train_set: ImageSet) -> Recipe:
     if len(train_set.class_names) < 2:
         raise DataError(f"{train_set.source}: has one class only. Give two or more.")
     size = train_set.images.shape[-1]
-    spec = replace(recipe.network, classes=len(train_set.class_names), image_size=size)
+    spec = resized(replace(recipe.network, classes=len(train_set.class_names)), size)
     mean, std = recipe.data.mean, recipe.data.std
     if mean is None or std is None:
         found_mean, found_std = pixel_statistics(train_set.images)
@@ -70,6 +72,17 @@ def balance_warnings(recipe: Recipe, train_set: ImageSet) -> list[str]:
             " --set train.class_weights=balanced weighs classes alike"
         )
     return lines
+
+
+def network_text(spec: ModelSpec) -> str:
+    """Return what one image costs, what the stem makes of its size, and what a pool leaves unread of the last map."""
+    total, size, last = cost(spec), spec.image_size, spec.stages()[-1].side
+    text = f"{total.macs:,} macs and {total.peak:,} bytes of ram (int8) for one {size}x{size} image"
+    if spec.stem_stride > 1:
+        text += f"; the stem shrinks it by {spec.stem_stride}"
+    if spec.pool and (read := last // spec.pool * spec.pool) < last:
+        text += f"; pool={spec.pool} reads {read} of the last map's {last} rows and columns, pool=0 reads all"
+    return text
 
 
 def pixel_statistics(images: Images) -> tuple[Channel3, Channel3]:

@@ -14,6 +14,8 @@ def add(verb: Add) -> None:
     p.add_argument(
         "network", metavar="NAME|SPEC", help="a name of `resfit list`, or a spec such as resnet:widths=16,32:..."
     )
+    p.add_argument("--image-size", type=int, metavar="N", help="for images of N pixels a side (default: the network's)")
+    p.add_argument("--classes", type=int, metavar="N", help="with so many classes (default: the network's)")
     p.add_argument("--layers", action="store_true", help="show every layer's output shape, params and macs")
     for limit in ("params", "macs", "bytes", "ram"):
         p.add_argument(f"--max-{limit}", metavar="SIZE", help=f"exit 3 above this many {limit}, e.g. 5M")
@@ -32,8 +34,17 @@ def add(verb: Add) -> None:
     p.add_argument("--image-size", type=int, metavar="N", help="pixels of a side (default 32)")
     p.add_argument("--classes", type=int, metavar="N", help="number of classes (default 10)")
     p.add_argument("--family", action="append", default=[], help="search this family only; may be given again")
-    p.add_argument("--stages", action="append", default=[], type=int, metavar="N", help="so many stages (default 3)")
-    p.add_argument("--width-step", type=int, default=8, metavar="N", help="widths are multiples of this (default 8)")
+    p.add_argument(
+        "--stages",
+        action="append",
+        default=[],
+        type=int,
+        metavar="N",
+        help="so many stages (default 3; 4 above 32 pixels)",
+    )
+    p.add_argument(
+        "--width-step", type=int, metavar="N", help="widths are multiples of this (default 8; of four stages coarser)"
+    )
     p.add_argument("--near", metavar="NAME|SPEC", help="stay close to this network")
     p.add_argument(
         "--fix", action="append", default=[], metavar="KEY=VALUE", help="fix a field, e.g. widths=64,128,256"
@@ -46,23 +57,25 @@ def add(verb: Add) -> None:
 
 def do_cost(a: Arguments) -> int:
     """Print what a network costs; 3 where it exceeds a limit that was given."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from resfit.budget import Budget, check_budget, parse_size
     from resfit.models.families import cost, layers
-    from resfit.models.networks import network
-    from resfit.models.spec import spec_to_dict
+    from resfit.models.networks import network_fields
+    from resfit.models.spec import spec_from_dict, spec_to_dict
 
+    more = {key: value for key in ("image_size", "classes") if (value := getattr(a, key)) is not None}
     limits = {f"max_{name}": getattr(a, f"max_{name}") for name in ("params", "macs", "bytes", "ram")}
     asked: dict[str, Any] = {key: parse_size(text) for key, text in limits.items() if text is not None}
     try:
-        spec = network(a.network)
+        spec = spec_from_dict(network_fields(a.network) | more)
     except UsageError:
         from resfit.recipefile import load_recipe, recipe_names
 
         if a.network not in recipe_names():
             raise
-        spec = load_recipe(a.network).network  # a recipe's name means its network
+        sized = [f"data.image_size={more.pop('image_size')}"] if a.image_size is not None else []
+        spec = replace(load_recipe(a.network, sized).network, **more)  # a recipe's name means its network
     total = cost(spec)
     budget = Budget(**({"max_params": None} | asked)) if asked else Budget()
     verdict = check_budget(total, budget)
@@ -100,14 +113,16 @@ def do_design(a: Arguments) -> int:
         raise UsageError(f"--top: {a.top} is not 1 or more.")
     limits = {f"max_{name}": getattr(a, f"max_{name}") for name in ("params", "macs", "bytes", "ram")}
     asked: dict[str, Any] = {key: parse_size(text) for key, text in limits.items() if text is not None}
-    more = {key: value for key in ("image_size", "classes") if (value := getattr(a, key)) is not None}
+    fixed = dict(map(parse_setting, a.fix))
+    more = {key: value for key in ("image_size", "classes") if (value := fixed.get(key, getattr(a, key))) is not None}
     if a.near:
         if a.family or a.stages:
             raise UsageError("--near: takes family and stages from the network. Leave --family and --stages out.")
         ranges = near_ranges(network(a.near), a.width_step, more)
     else:
-        ranges = default_ranges(a.family, a.stages, a.width_step, more)
-    ranges = fix(ranges, dict(map(parse_setting, a.fix)))
+        stages = a.stages or [len(fixed[key]) for key in ("widths", "blocks_per_stage") if key in fixed][:1]
+        ranges = default_ranges(a.family, stages, a.width_step, more)
+    ranges = fix(ranges, fixed)
     budget, rule = Budget(**asked), load_expected()
     if a.max_latency is None:
         value = answer(design(budget, ranges, a.top, rule), budget, rule)
