@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from resfit.data import arrays, competition, folder
+from resfit.data import arrays, competition, folder, parquet, tables
 from resfit.data.cache import cached, in_memory
 from resfit.data.images import ImageSet, PixelRule, join
 from resfit.data.listing import Allocate, Listing, Source, read, read_keys
@@ -30,6 +30,8 @@ SOURCES = {
     "cifar": "resfit.data.cifar",
     "digits": "resfit.data.digits",
     "npz": "resfit.data.arrays",
+    "parquet": "resfit.data.parquet",
+    "table": "resfit.data.tables",
     "folder": "resfit.data.folder",
 }
 NAMES = ("cifar10", "cifar100", "digits")
@@ -120,8 +122,8 @@ def recognise(source: str | Path) -> tuple[str, Source]:
     state = "not a layout that is understood" if Path(text).exists() else "neither a path that exists nor a known name"
     hint = nearest(text, names) if not Path(text).exists() else ""
     raise DataError(
-        f"{text}: {state}.{hint} Give a folder, .tar or .zip with {folder.LAYOUTS}; CIFAR's own folder or archive; "
-        f"a .npz with {arrays.LAYOUTS}; or one of {', '.join(NAMES)}."
+        f"{text}: {state}.{hint} Give a folder, .tar or .zip with {folder.LAYOUTS}; {tables.LAYOUTS}; {parquet.LAYOUTS}; "
+        f"CIFAR's own folder or archive; a .npz with {arrays.LAYOUTS}; or one of {', '.join(NAMES)}."
     )
 
 
