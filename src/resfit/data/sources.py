@@ -38,7 +38,7 @@ NAMES = ("cifar10", "cifar100", "digits")
 GROUP = "resfit.sources"
 
 
-def load_split(source: str | Path, split: Split, rule: PixelRule, val_fraction: float = 0.1) -> ImageSet:
+def load_split(source: str | Path | Source, split: Split, rule: PixelRule, val_fraction: float = 0.1) -> ImageSet:
     """Return one split of a source, decoded by `rule` and cached; see the head of this file for what each split is.
 
     trainval is train and val together, train first where it brings both. Reading any other split never decodes a
@@ -48,7 +48,7 @@ def load_split(source: str | Path, split: Split, rule: PixelRule, val_fraction: 
 
 
 def load_splits(
-    source: str | Path, splits: Sequence[Split], rule: PixelRule, val_fraction: float = 0.1
+    source: str | Path | Source, splits: Sequence[Split], rule: PixelRule, val_fraction: float = 0.1
 ) -> list[ImageSet]:
     """Return several splits as `load_split` does each; the source is listed once, and what they share is opened once."""
     for split in splits:
@@ -101,9 +101,9 @@ def split_manifest(source: str | Path, val_fraction: float = 0.1) -> list[tuple[
     return rows
 
 
-def open_source(source: str | Path) -> Source:
+def open_source(source: str | Path | Source) -> Source:
     """Return what the first reader that recognises `source` makes of it; raises DataError when none does."""
-    return recognise(source)[1]
+    return source if isinstance(source, Source) else recognise(source)[1]
 
 
 def recognise(source: str | Path) -> tuple[str, Source]:

@@ -77,23 +77,27 @@ def train(
         raise UsageError(f"seed: {seed} is not from 0 to 2**63 - 1. Use a small whole number.")
     if out is not None and not is_restart():
         shared(lambda: refuse_taken(Path(out)))
-    train_set, val_set = one_first(lambda: load_data(recipe, data, refit))
+    train_set, val_set = one_first(lambda: load_data(recipe, data, refit, aloud=True))
     return start(recipe, train_set, val_set, out, seed=seed, device=device, source=absolute(data))
 
 
-def load_data(recipe: Recipe, data: str | Path, refit: bool) -> tuple[ImageSet, ImageSet | None]:
+def load_data(recipe: Recipe, data: str | Path, refit: bool, aloud: bool = False) -> tuple[ImageSet, ImageSet | None]:
     """Return (train, val), or (train + val, None) for `refit`, as the recipe's pixel rule makes them.
 
-    Raises GateError before an image is read where the network is over the budget whatever the number of classes.
+    With `aloud` a line says what the data was taken for. Raises GateError before an image is read where the network is over
+    the budget whatever the number of classes.
     """
     _keep_validation(recipe, refit)
     if not check_budget(cost(replace(recipe.network, classes=2)), recipe.budget).ok:
         _keep_budget(recipe)
     rule = PixelRule(recipe.network.image_size)
     fraction = recipe.data.val_fraction
+    opened = open_source(data)
+    if aloud and opened.layout:
+        say(f"{data}: {opened.layout}")
     if refit:
-        return load_split(data, "trainval", rule, fraction), None
-    train_set, val_set = load_splits(data, ("train", "val"), rule, fraction)
+        return load_split(opened, "trainval", rule, fraction), None
+    train_set, val_set = load_splits(opened, ("train", "val"), rule, fraction)
     return train_set, val_set
 
 
