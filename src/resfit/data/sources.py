@@ -6,6 +6,7 @@ distinct images are test, `val_fraction` of the whole are val, the rest is train
 bytes (`splits.hold_out`), so it is the same on every machine, under any file names and at any image size.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -109,6 +110,11 @@ def open_source(source: str | Path | Source) -> Source:
 def recognise(source: str | Path) -> tuple[str, Source]:
     """Return the name of the first reader that recognises `source`, and what it makes of it; see `open_source`."""
     text = str(source)
+    try:
+        if Path(text).is_dir():
+            os.scandir(text).close()
+    except OSError as error:
+        raise DataError(f"{text}: cannot be read: {error.strerror}. Check its permissions.") from error
     for name, module in SOURCES.items():
         reader = import_module(module)
         if reader.recognises(text):

@@ -18,7 +18,7 @@ from resfit.budget import check_budget
 from resfit.data.batches import make_normalize
 from resfit.data.feed import memory_limit
 from resfit.data.images import ImageSet, PixelRule
-from resfit.data.sources import load_split, load_splits, open_source, split_manifest
+from resfit.data.sources import Split, load_splits, open_source, split_manifest
 from resfit.errors import DataError, GateError, ResourceError, UsageError
 from resfit.escaping import csv_text
 from resfit.evaluation.holdout import find_source
@@ -93,12 +93,11 @@ def load_data(recipe: Recipe, data: str | Path, refit: bool, aloud: bool = False
     rule = PixelRule(recipe.network.image_size)
     fraction = recipe.data.val_fraction
     opened = open_source(data)
+    splits: tuple[Split, ...] = ("trainval",) if refit else ("train", "val")
+    found = load_splits(opened, splits, rule, fraction)
     if aloud and opened.layout:
         say(f"{data}: {opened.layout}")
-    if refit:
-        return load_split(opened, "trainval", rule, fraction), None
-    train_set, val_set = load_splits(opened, ("train", "val"), rule, fraction)
-    return train_set, val_set
+    return found[0], None if refit else found[1]
 
 
 def start(
