@@ -239,7 +239,7 @@ KINDS = {
     "TIFF of RGB in 16 bits": Kind(lambda: tiff(DEEP[..., :3], 16, 2), DEEP[..., :3] // 256),
     "TIFF of CMYK": Kind(saved(Image.fromarray(INK, "CMYK"), "TIFF"), cmyk_to_rgb(INK), 1),
     "TIFF of YCbCr": Kind(saved(RGB, "TIFF", mode="YCbCr"), RGB, 3),
-    # L* 47.1, a* -28, b* -38 (CIE 1976, white D50) by Lindbloom's matrix to sRGB: -, 126.4, 175.0
+    # L* 47.1, a* -28, b* -38 (CIE 1976, white D50) by Lindbloom's matrix to sRGB: 0, 126.2, 175.1
     "TIFF of LAB": Kind(saved(Image.new("LAB", (8, 8), (120, 100, 90)), "TIFF"), np.full_like(FLAT, (0, 126, 175)), 2),
     "TIFF of whole numbers within 16 bits": Kind(saved(DEEP[..., 0].astype(np.int32), "TIFF"), DEEP[..., 0] // 256),
     "TIFF of larger whole numbers": Kind(saved(np.full((8, 8), 70_000, np.int32), "TIFF"), "whole numbers from 70000"),

@@ -89,11 +89,7 @@ def test_names_that_are_found(photos, reference, name):
     (top / name).write_text(text)
     assert found(top) == reference
     kind = "JSON lines" if name.endswith("jsonl") else "a CSV"
-    assert open_source(top).layout == f"{kind} of labels ({name}: {header_of(name)}), 2 classes"
-
-
-def header_of(name):
-    return "file_name,label,text" if name.endswith("jsonl") else "file_name,label"
+    assert open_source(top).layout == f"{kind} of labels ({name}: file_name,label), 2 classes"
 
 
 def test_the_column_of_splits(photos):

@@ -7,6 +7,7 @@ library (huggingface.co/docs/datasets, features Image and ClassLabel). Needs the
 
 import hashlib
 import json
+import os
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -79,20 +80,24 @@ def open_source(source: str) -> Source:
 
 
 def _is_one(path: Path) -> bool:
-    return path.name.lower().endswith(_ENDING) and path.is_file()
+    return path.name.lower().endswith(_ENDING) and not path.name.startswith(".") and path.is_file()
 
 
 def _folders(top: Path) -> list[Path]:
     """Return the folders of a data set that have its files, itself or those in it; none where another folder has none."""
     try:
-        visible = sorted(p for p in top.iterdir() if not p.name.startswith("."))
-        inner = [p for p in visible if p.is_dir()]
-        full = [p for p in inner if any(map(_is_one, p.iterdir()))]
+        with os.scandir(top) as entries:
+            inner = sorted(top / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        if not all(map(_has_one, inner)):
+            return []
+        return [top, *inner] if _has_one(top) else inner
     except OSError:  # said by the reader of folders
         return []
-    if any(map(_is_one, visible)):
-        return [top, *full] if full == inner else []
-    return full if full == inner else []
+
+
+def _has_one(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(e.name.lower().endswith(_ENDING) and not e.name.startswith(".") and e.is_file() for e in entries)
 
 
 def _shards(source: Path) -> list[Shard]:

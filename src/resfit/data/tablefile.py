@@ -7,9 +7,9 @@ end.
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from resfit.data.formats import EXTENSIONS
 from resfit.data.keys import read_file
@@ -24,8 +24,7 @@ HEADERS = {  # what the columns are called, the first that is there counts
 _DELIMITERS = (",", ";", "\t", "|")
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A line of a table: path and label as written, split ("" for none), and "FILE, line N"."""
 
     path: str
@@ -52,83 +51,60 @@ def read_header(file: Path) -> list[str]:
 def read_table(file: Path) -> list[Entry]:
     """Return the lines of a table that has a path and a label in each, one at least; raises DataError."""
     text = _decode(read_file(str(file)), file)
-    rows = _json_rows(text, file) if file.suffix.lower() == ".jsonl" else _csv_rows(text, file)
-    entries = []
-    for line, row in rows:
-        where = f"{file}, line {line}"
-        columns = {column: _value(row, words, where) for column, words in HEADERS.items()}
-        for column in ("path", "label"):
-            value = columns[column]
-            if value is None:
-                raise DataError(
-                    f"{where}: has no {column}, only {', '.join(row) or 'nothing'}. Write {' or '.join(HEADERS[column][:3])}."
-                )
-            if not value:
-                raise DataError(f"{where}: its {column} is empty. Write it, or remove the line.")
-        entries.append(Entry(columns["path"] or "", columns["label"] or "", columns["split"] or "", where))
+    entries = list(_json_entries(text, file) if file.suffix.lower() == ".jsonl" else _csv_entries(text, file))
+    for entry in entries:
+        if not entry.path or not entry.label:
+            column = "label" if entry.path else "path"
+            raise DataError(f"{entry.where}: its {column} is empty. Write it, or remove the line.")
     if not entries:
         raise DataError(f"{file}: lists no images. Give a line an image: path,label.")
     return entries
 
 
-def _value(row: dict[str, object], words: Sequence[str], where: str) -> str | None:
-    """Return the text in the first of the columns that a row has, or None; raises DataError for what is no text or number."""
-    for word in words:
-        if word in row:
-            value = row[word]
-            if isinstance(value, float) and value.is_integer():
-                value = int(value)
-            if value is None:
-                return ""
-            if isinstance(value, bool) or not isinstance(value, (str, int)):
-                raise DataError(
-                    f"{where}: its {word} is {json.dumps(value)[:40]}, no text and no whole number. Write one."
-                )
-            return str(value).strip()
-    return None
-
-
-def _csv_rows(text: str, file: Path) -> Iterator[tuple[int, dict[str, object]]]:
-    """Yield (line, {column: text}) for each row after the header; raises DataError where a row is not as long as that."""
+def _csv_entries(text: str, file: Path) -> Iterator[Entry]:
+    """Yield the rows after the header; raises DataError where one is not as long as that."""
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = _delimiter(first)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
-    header: list[str] = []
-    start = 1
+    width, places, start = 0, dict[str, int](), 1
     try:
         for row in reader:
-            line, start = start, reader.line_num + 1
-            if not any(cell.strip() for cell in row):
+            where, start = f"{file}, line {start}", reader.line_num + 1
+            if not any(row) or not any(cell.strip() for cell in row):
                 continue
-            if not header:
-                header = _check_header([cell.strip() for cell in row], file)
+            if not width:
+                width, places = len(row), _check_header([cell.strip() for cell in row], file)
                 continue
-            while len(row) > len(header) and not row[-1].strip():
+            while len(row) > width and not row[-1].strip():
                 row.pop()
-            if len(row) != len(header):
+            if len(row) != width:
+                mark = "tab" if delimiter == "\t" else repr(delimiter)
                 raise DataError(
-                    f"{file}, line {line}: has {len(row)} columns and the header {len(header)}. Quote what holds a "
-                    f"{'tab' if delimiter == chr(9) else delimiter!r}, or complete the line."
+                    f"{where}: has {len(row)} columns and the header {width}. Quote what holds a {mark}, or complete the line."
                 )
-            yield line, dict(zip((name.casefold() for name in header), row, strict=True))
+            split = row[places["split"]].strip() if "split" in places else ""
+            yield Entry(row[places["path"]].strip(), row[places["label"]].strip(), split, where)
     except csv.Error as error:
         raise DataError(f"{file}, line {start}: is no CSV ({error}). Close its quotes.") from error
 
 
-def _check_header(header: list[str], file: Path) -> list[str]:
-    """Return the header; raises DataError where there is none or it names no paths or labels."""
+def _check_header(header: list[str], file: Path) -> dict[str, int]:
+    """Return where path, label and split are; raises DataError where there is no header or it names no paths or labels."""
     names = [name.casefold() for name in header]
     if any(name.endswith(EXTENSIONS) for name in names):
         raise DataError(f"{file}: its first line is an image's and not a header. Write a line path,label before it.")
-    for column in ("path", "label"):
-        if not any(word in names for word in HEADERS[column]):
-            words = " or ".join(HEADERS[column][:3])
+    places = {}
+    for column, known in HEADERS.items():
+        word = next((word for word in known if word in names), None)
+        if word is not None:
+            places[column] = names.index(word)
+        elif column != "split":
             have = ", ".join(header)[:80]
+            words = " or ".join(known[:3])
             raise DataError(f"{file}: its header ({have}) names no {column}. Call that column {words}.")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{file}: its header names {twice or 'an empty column'} twice. Rename one.")
-    return header
+        if word is not None and names.count(word) > 1:
+            raise DataError(f"{file}: its header names {word} twice. Rename one.")
+    return places
 
 
 def _delimiter(header: str) -> str:
@@ -139,21 +115,36 @@ def _split_header(line: str) -> list[str]:
     return [cell.strip() for cell in next(csv.reader([line], delimiter=_delimiter(line), skipinitialspace=True), [])]
 
 
-def _json_rows(text: str, file: Path) -> Iterator[tuple[int, dict[str, object]]]:
+def _json_entries(text: str, file: Path) -> Iterator[Entry]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
+        where = f"{file}, line {number}"
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(
-                f"{file}, line {number}: is no JSON ({str(error).splitlines()[0]}). Write an object a line."
-            ) from error
+            raise DataError(f"{where}: is no JSON ({str(error).splitlines()[0]}). Write an object a line.") from error
         if not isinstance(row, dict):
-            raise DataError(
-                f'{file}, line {number}: is no JSON object. Write one like {{"file_name": "a.jpg", "label": "cat"}}.'
-            )
-        yield number, {key.casefold(): value for key, value in row.items()}
+            raise DataError(f'{where}: is no JSON object. Write one like {{"file_name": "a.jpg", "label": "cat"}}.')
+        row = {key.casefold(): value for key, value in row.items()}
+        path, label, split = (_value(row, column, where) for column in HEADERS)
+        yield Entry(path, label, split, where)
+
+
+def _value(row: dict[str, object], column: str, where: str) -> str:
+    """Return what a line of JSON has under a column's names as text, "" for no split; raises DataError where it is none."""
+    word = next((word for word in HEADERS[column] if word in row), None)
+    if word is None and column == "split":
+        return ""
+    if word is None:
+        words = " or ".join(HEADERS[column][:3])
+        raise DataError(f"{where}: has no {column}, only {', '.join(row) or 'nothing'}. Write {words}.")
+    value = row[word]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (str, int, type(None))):
+        raise DataError(f"{where}: its {word} is {json.dumps(value)[:40]}, no text and no whole number. Write one.")
+    return "" if value is None else str(value).strip()
 
 
 def _decode(data: bytes, file: Path) -> str:

@@ -9,8 +9,8 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,16 +24,14 @@ LAYOUTS = f"a {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]} of path,label[,split]"
 _KNOWN = ("metadata", "labels")
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table of images: its file, and the split that its name or folder says ("" for none)."""
 
     file: Path
     split: str = ""
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One image: its path below the top of the source, its label, its split or "all", and where the table lists it."""
 
     path: str
@@ -55,7 +53,7 @@ def open_source(source: str) -> Source:
     digest = hashlib.blake2b(repr((str(top.resolve()), [_facts(str(t.file), "") for t in tables])).encode())
     _refuse_twice(items)
     for item in items:
-        digest.update(repr((item, _facts(os.path.join(top, item.path), item.where))).encode(errors="surrogateescape"))
+        digest.update(repr((item, _facts(os.path.join(top, item.path), item.where))).encode())
     classes = _classes(items, source)
     splits = _order(items)
     by_split = {split: sorted((i for i in items if i.split == split), key=lambda i: i.path) for split in splits}
@@ -69,7 +67,9 @@ def open_source(source: str) -> Source:
 
     kind = "JSON lines" if tables[0].file.suffix.lower() == ".jsonl" else "a CSV"
     shown = ", ".join(os.path.relpath(t.file, top) for t in tables)
-    words = f"{kind} of labels ({shown}: {','.join(read_header(tables[0].file))}), {len(classes):,} classes"
+    known = {word for column in HEADERS.values() for word in column}
+    columns = ",".join(name for name in read_header(tables[0].file) if name.casefold() in known)
+    words = f"{kind} of labels ({shown}: {columns}), {len(classes):,} classes"
     return Source(source, splits, list_split, digest.hexdigest()[:32], words)
 
 
@@ -133,21 +133,21 @@ def _items(table: Table, top: Path) -> Iterator[Item]:
     entries = read_table(table.file)
     below = os.path.relpath(table.file.parent, top).replace(os.sep, "/")
     prefix, ending = _place(table.file.parent, _inside(entries[0]))
+    start = "/".join(part for part in (below, prefix) if part not in ("", "."))
     named = [entry for entry in entries if entry.split]
     if named and len(named) < len(entries):
         bare = next(entry for entry in entries if not entry.split)
         raise DataError(f"{bare.where}: says no split, and other lines do. Write train, val or test.")
     for entry in entries:
-        name = _inside(entry)
-        path = posixpath.join(prefix, name)
-        if ending and not name.lower().endswith(EXTENSIONS):
+        path = f"{start}/{_inside(entry)}" if start else _inside(entry)
+        if ending and not path.lower().endswith(EXTENSIONS):
             path += ending
         split = table.split or "all"
         if entry.split:
             if entry.split.casefold() not in SPLIT_WORDS:
                 raise DataError(f"{entry.where}: its split {entry.split!r} is not known. Write train, val or test.")
             split = SPLIT_WORDS[entry.split.casefold()]
-        yield Item(posixpath.normpath(posixpath.join(below, path)), entry.label, split, entry.where)
+        yield Item(path, entry.label, split, entry.where)
 
 
 def _inside(entry: Entry) -> str:
