@@ -125,12 +125,22 @@ def recognise(source: str | Path) -> tuple[str, Source]:
             return package, _checked(reader.open_source(text), package)
     if competition.recognises(text):
         raise DataError(f"{text}: a pickle without labels is for predict only. Give {folder.LAYOUTS}.")
-    state = "not a layout that is understood" if Path(text).exists() else "neither a path that exists nor a known name"
-    hint = nearest(text, names) if not Path(text).exists() else ""
+    if not os.path.exists(text):
+        hint = nearest(text, names) or nearest(Path(text).name, _beside(text))
+        shown = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
+        raise DataError(f"{text}: neither a path that exists nor a known name.{hint} Give a path, or {shown}.")
     raise DataError(
-        f"{text}: {state}.{hint} Give a folder, .tar or .zip with {folder.LAYOUTS}; {tables.LAYOUTS}; {parquet.LAYOUTS}; "
-        f"CIFAR's own folder or archive; a .npz with {arrays.LAYOUTS}; or one of {', '.join(NAMES)}."
+        f"{text}: not a layout that is understood. Give a folder, .tar or .zip with {folder.LAYOUTS}; {tables.LAYOUTS}; "
+        f"{parquet.LAYOUTS}; CIFAR's own folder or archive; a .npz with {arrays.LAYOUTS}; or one of {', '.join(NAMES)}."
     )
+
+
+def _beside(path: str) -> list[str]:
+    """Return what else is in the folder that a path should be in."""
+    try:
+        return os.listdir(os.path.dirname(path) or ".")
+    except OSError:
+        return []
 
 
 def _outside_readers() -> list[tuple[str, Any]]:

@@ -20,7 +20,10 @@ def add(verb: Add) -> None:
     p = verb("train", do_train, "Train a recipe, or a network by the default recipe, on images.")
     p.add_argument("recipe", metavar="RECIPE|NAME", help="a recipe file, or a name of `resfit list`")
     p.add_argument(
-        "--data", required=True, metavar="PATH", help="a folder, archive or .npz, or cifar10, cifar100, digits"
+        "--data",
+        required=True,
+        metavar="PATH",
+        help="a folder, archive, .csv, .parquet or .npz, or cifar10, cifar100, digits",
     )
     p.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: runs/<name>-<n>)")
     add_settings(p, "a recipe setting, e.g. optim.lr=0.2")
