@@ -172,6 +172,12 @@ def twelve_bits() -> bytes:
     return bytes(data)
 
 
+def turned(data: bytes) -> bytes:
+    """One bit of the compressed pixels, so that their checksum no longer holds."""
+    at = data.index(b"IDAT") + 40
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
 def huge_jpeg() -> bytes:
     data = bytearray(jpeg())
     at = data.index(b"\xff\xc0") + 5
@@ -266,7 +272,8 @@ KINDS = {
     "PNG a million wide": Kind(lambda: big_png(10**6, 1000), "unfolds to more than"),
     "PNG of no width": Kind(lambda: big_png(0, 8), "cannot be decoded"),
     "PNG cut off": Kind(lambda: saved(RGB)()[:-60], "cannot be decoded"),
-    "PNG with a wrong checksum": Kind(lambda: saved(RGB)().replace(b"IDAT", b"IDAT\1", 1), "cannot be decoded"),
+    "PNG with a bit turned": Kind(lambda: turned(saved(RGB)()), "broken data stream"),
+    "PNG with a byte too many": Kind(lambda: saved(RGB)().replace(b"IDAT", b"IDAT\1", 1), "cannot be decoded"),
     "animated GIF: the first": Kind(frames("GIF"), FLAT, 3),
     "animated PNG: the first": Kind(frames("PNG"), FLAT),
     "animated WebP: the first": Kind(frames("WEBP", lossless=True), FLAT),
