@@ -19,7 +19,7 @@ from resfit.machine import choose_device, default_threads, describe
 
 PACKAGES = ("torch", "numpy", "pillow", "simplejpeg", "safetensors", "pydantic", "tomli-w")
 EXTRAS = {"digits": "sklearn", "plots": "matplotlib", "search": "optuna", "postgres": "psycopg", "cluster": "ray"}
-EXTRAS |= {"export": "onnxscript", "hub": "huggingface_hub"}
+EXTRAS |= {"export": "onnxscript", "hub": "huggingface_hub", "parquet": "pyarrow"}
 
 
 def examine() -> dict[str, Any]:

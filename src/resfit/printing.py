@@ -281,6 +281,8 @@ def bench_text(value: dict[str, Any]) -> str:
 def info_text(value: dict[str, Any]) -> str:
     """Return what `data info` found: splits, sizes, and where the decoded images are."""
     lines = [f"{visible(value['source'])}: read by {value['reader']}; brings {', '.join(value['brings'])}"]
+    if value["layout"]:
+        lines = [f"{visible(value['source'])}: {visible(value['layout'])}; brings {', '.join(value['brings'])}"]
     for name, split in value["splits"].items():
         counts = split["classes"].values()
         some = f"{min(counts):,} to {max(counts):,}" if min(counts) < max(counts) else f"{min(counts):,}"

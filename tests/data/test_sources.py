@@ -171,8 +171,8 @@ def test_unlabelled_refusals(tmp_path, one_line):
 def test_unknown_sources(tmp_path, one_line):
     assert "'cifar10'" in one_line(load_split, "cifra10", "train", RULE)
     assert "neither a path" in one_line(load_split, tmp_path / "nowhere", "train", RULE)
-    (tmp_path / "a.csv").write_text("1")
-    assert "not a layout" in one_line(load_split, tmp_path / "a.csv", "train", RULE)
+    (tmp_path / "a.doc").write_text("1")
+    assert "not a layout" in one_line(load_split, tmp_path / "a.doc", "train", RULE)
     for bad in (0, 1, -0.5, float("nan")):
         with pytest.raises(UsageError):
             load_split("digits", "val", RULE, bad)

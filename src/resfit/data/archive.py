@@ -55,14 +55,15 @@ def _members(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, bool, b
     if path.name.lower().endswith(".zip"):
         with zipfile.ZipFile(path) as zipped:
             for info in zipped.infolist():
-                name = _plain(info.filename)
+                spelt = info.filename.replace("\\", "/")  # as some programs on Windows write them
+                name, is_folder = _plain(spelt), spelt.endswith("/")
                 if name is None:
                     continue
                 data = None
-                if name in wanted and not info.is_dir():
+                if name in wanted and not is_folder:
                     _check_size(path, name, info.file_size)
                     data = zipped.read(info)
-                yield name, info.is_dir(), data
+                yield name, is_folder, data
         return
     with _unpacked(path) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         for member in tar:

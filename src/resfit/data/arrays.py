@@ -47,7 +47,8 @@ def open_source(source: str) -> Source:
         raise DataError(f"{source}: has {', '.join(sorted(arrays.names)) or 'nothing'}. Give {LAYOUTS}.")
     facts = os.stat(source)
     signature = repr((str(Path(source).resolve()), facts.st_size, facts.st_mtime_ns))
-    return Source(source, tuple(found), lambda split: _list_split(source, split, found), signature)
+    words = f"arrays ({', '.join(f'{images} + {labels}' for images, labels in found.values())})"
+    return Source(source, tuple(found), lambda split: _list_split(source, split, found), signature, words)
 
 
 def list_unlabelled(source: str) -> Listing:

@@ -27,7 +27,7 @@ from resfit.errors import ResourceError
 from resfit.escaping import visible
 from resfit.machine import free_memory
 
-FORMAT = 2  # raise it when decoded pixels, keys or the layout of an entry change
+FORMAT = 3  # raise it when decoded pixels, keys or the layout of an entry change
 _BUILDING = ".building-"
 _STALE = 24 * 3600  # seconds after which the remains of a killed build are removed
 

@@ -84,13 +84,17 @@ def open_source(source: str) -> Source:
         folder, form = found
         needed = [folder / name for name in (*form.train, *form.test, form.meta) if name]
         facts = [(p.name, *_facts(p)) for p in needed]
-        return Source(source, ("train", "test"), _folder_lister(folder, form), repr((str(folder.resolve()), facts)))
+        signature = repr((str(folder.resolve()), facts))
+        return Source(source, ("train", "test"), _folder_lister(folder, form), signature, _words(form))
     found_form = _form_of(_base(n) for n in first_files(path, 3))
     if found_form is None:
         raise DataError(f"{path}: has none of CIFAR's files. Fetch the official archive again.")
-    return Source(
-        source, ("train", "test"), _archive_lister(path, found_form), repr((str(path.resolve()), _facts(path)))
-    )
+    signature = repr((str(path.resolve()), _facts(path)))
+    return Source(source, ("train", "test"), _archive_lister(path, found_form), signature, _words(found_form))
+
+
+def _words(form: _Form) -> str:
+    return f"{form.name.upper().replace('CIFAR', 'CIFAR-')} in its {'binary' if form.binary else 'Python'} form"
 
 
 def is_original(source: str) -> bool:

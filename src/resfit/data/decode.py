@@ -14,12 +14,10 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from resfit.data.formats import FORMATS, refused_format
 from resfit.data.images import PixelRule
 from resfit.errors import DataError
 
-# Only these decoders may look at a file, whatever its name: Pillow would hand an EPS in disguise to Ghostscript.
-FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 MOST_PIXELS = 89_478_485  # Pillow's own bound: a quarter of a gibibyte of RGB; beyond it, a bomb
 
 _ORIENTATION = 0x0112
@@ -60,7 +58,7 @@ def decode(data: bytes, rule: PixelRule, where: str) -> np.ndarray:
     except Image.DecompressionBombError:
         raise DataError(_bomb(where)) from None
     except Exception as error:  # Pillow's plugins raise a dozen types on bytes that are not what they claim
-        raise DataError(f"{where}: cannot be decoded ({_reason(error)}). Replace or remove it.") from error
+        raise DataError(f"{where}: cannot be decoded ({_reason(error, data)}). Replace or remove it.") from error
 
 
 def count_pixels(data: bytes, where: str) -> int:
@@ -77,7 +75,7 @@ def count_pixels(data: bytes, where: str) -> int:
     except Image.DecompressionBombError:
         raise DataError(_bomb(where)) from None
     except Exception as error:
-        raise DataError(f"{where}: cannot be decoded ({_reason(error)}). Replace or remove it.") from error
+        raise DataError(f"{where}: cannot be decoded ({_reason(error, data)}). Replace or remove it.") from error
 
 
 def fit(pixels: np.ndarray, rule: PixelRule) -> np.ndarray:
@@ -117,7 +115,10 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if turn is not None:
         image = image.transpose(turn)
     if image.mode == "I" or image.mode.startswith("I;16"):
-        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) // 256
+        deep = np.asarray(image).astype(np.int64)
+        if deep.min() < 0 or deep.max() > 65535:
+            raise ValueError(f"whole numbers from {deep.min()} to {deep.max()}, more than 16 bits have")
+        grey = np.where(deep == image.info.get("transparency", -1), 255, deep // 256)
         return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise ValueError("32-bit floating-point pixels")
@@ -138,9 +139,9 @@ def _bomb(where: str) -> str:
     return f"{where}: unfolds to more than {MOST_PIXELS:,} pixels. Shrink it or remove it."
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, data: bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not an image of a known format"
+        return refused_format(data)
     return (str(error) or type(error).__name__).splitlines()[0]
 
 

@@ -14,7 +14,7 @@ def recognises(source: str) -> bool:
 
 def open_source(source: str) -> Source:
     """Return the digits as one pool; raises MissingExtraError without scikit-learn."""
-    return Source(source, ("all",), _list_split)
+    return Source(source, ("all",), _list_split, layout="scikit-learn's handwritten digits")
 
 
 def _list_split(split: str) -> Listing:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,13 @@ import numpy as np
 
 from resfit.data.archive import is_archive, list_members, read_members
 from resfit.data.cache import cached_json
-from resfit.data.decode import EXTENSIONS
+from resfit.data.formats import EXTENSIONS, UNREAD
 from resfit.data.listing import Blob, Listing, Source
+from resfit.data.splits import SPLIT_WORDS
 from resfit.data.tree import list_tree
 from resfit.errors import DataError, nearest
 
 LAYOUTS = "train/CLASS/*.jpg, val/CLASS/*.jpg, test/CLASS/*.jpg, or CLASS/*.jpg alone"
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_SPLITS |= {"training": "train", "testing": "test"}
 
 
 def recognises(source: str) -> bool:
@@ -32,15 +32,16 @@ def open_source(source: str) -> Source:
         tree = list_tree(path)
         signature = tree.signature
         layout: Callable[[], dict[str, Any]] = functools.cache(
-            lambda: _lay_out(tree.files(), [name for name in tree.folders if name], source)
+            lambda: _lay_out(tree.files(), [name for name in tree.folders if name], source, tree.unread)
         )
-        splits = cached_json({"tree": signature}, lambda: list(layout()["splits"]))
+        brief = cached_json({"tree": signature}, lambda: _brief(layout())) | {"unread": tree.unread}
     else:
         stat = path.stat()
         signature = repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns))
         # one pass over a compressed archive costs seconds, so that the listing is kept as well
-        kept = cached_json({"archive": signature}, lambda: _lay_out(*_visible(path), source))
-        layout, splits = (lambda: kept), list(kept["splits"])
+        kept = cached_json({"archive": signature}, lambda: _lay_out_archive(path, source))
+        layout, brief = (lambda: kept), _brief(kept) | {"unread": kept["unread"]}
+    splits = brief["splits"]
 
     def list_split(split: str) -> Listing:
         names: list[str] = layout()["splits"][split]["names"]
@@ -53,27 +54,54 @@ def open_source(source: str) -> Source:
             place=f"{source}/" if path.is_dir() else f"{source}:",
         )
 
-    return Source(source, tuple(splits), list_split, signature)
+    return Source(source, tuple(splits), list_split, signature, _words(path, brief))
 
 
-def _visible(archive: Path) -> tuple[list[str], list[str]]:
-    """Return an archive's images and folders, hidden ones left out as in a folder."""
+def _lay_out_archive(path: Path, source: str) -> dict[str, Any]:
+    """Return what `_lay_out` does, and "unread"; hidden files and folders are left out as in a folder."""
     files, folders = (
-        [name for name in names if not any(map(_is_hidden, name.split("/")))] for names in list_members(archive)
+        [name for name in names if not any(map(_is_hidden, name.split("/")))] for names in list_members(path)
     )
-    return [f for f in files if f.lower().endswith(EXTENSIONS)], folders
+    unread = Counter(os.path.splitext(f)[1].lower() for f in files if f.lower().endswith(UNREAD))
+    images = [f for f in dict.fromkeys(files) if f.lower().endswith(EXTENSIONS)]  # a name that comes twice counts once
+    return _lay_out(images, folders, source, unread) | {"unread": unread}
+
+
+def _brief(layout: dict[str, Any]) -> dict[str, Any]:
+    return {"splits": list(layout["splits"]), "classes": len(layout["classes"])}
+
+
+def _words(path: Path, brief: dict[str, Any]) -> str:
+    """Return the layout in words, with what stands there and is not read."""
+    splits = brief["splits"]
+    where = "" if splits == ["all"] else f" in {', '.join(splits)}"
+    packed = "" if path.is_dir() else " in an archive"
+    return f"class folders{where}{packed}, {brief['classes']:,} classes{_passed_over(brief['unread'])}"
+
+
+def _passed_over(unread: dict[str, int]) -> str:
+    shown = ", ".join(f"{count:,} {ending}" for ending, count in sorted(unread.items()))
+    return f"; passed over, since they are not read: {shown}" if unread else ""
 
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _lay_out(images: Sequence[str], folders: Sequence[str], source: str) -> dict[str, Any]:
+def _lay_out(
+    images: Sequence[str], folders: Sequence[str], source: str, unread: dict[str, int] | None = None
+) -> dict[str, Any]:
     """Return {"classes": [...], "splits": {split: {"names", "labels"}}}, with "all" for class folders alone."""
+    if not images and unread:
+        raise DataError(f"{source}: no image that can be read{_passed_over(unread)}. Save them as JPEG or PNG.")
     if not images:
         raise DataError(f"{source}: no images in it. Give {LAYOUTS} ({', '.join(e[1:] for e in EXTENSIONS)}).")
     tops = {f.split("/")[0] for f in folders} | {f.split("/")[0] for f in images if "/" in f}
-    wrapped = len(tops) == 1 and not any("/" not in f for f in images) and not tops & _SPLITS.keys()
+    wrapped = (
+        len(tops) == 1
+        and not any("/" not in f for f in images)
+        and not {t.casefold() for t in tops} & SPLIT_WORDS.keys()
+    )
     if wrapped and not os.path.isdir(source) and all(f.count("/") > 1 for f in images):
         cut = len(next(iter(tops))) + 1  # archives are often wrapped in one folder
         inner = _lay_out([f[cut:] for f in images], [f[cut:] for f in folders if len(f) > cut], source)
@@ -108,7 +136,7 @@ def _find_splits(tops: set[str], images: Sequence[str], source: str) -> dict[str
     flat = {f.split("/")[0] for f in images if f.count("/") == 1} - {
         f.split("/")[0] for f in images if f.count("/") > 1
     }
-    found = {top: _SPLITS[top.casefold()] for top in sorted(tops - flat) if top.casefold() in _SPLITS}
+    found = {top: SPLIT_WORDS[top.casefold()] for top in sorted(tops - flat) if top.casefold() in SPLIT_WORDS}
     if found:
         strays = sorted({f.split("/")[0] for f in images} - found.keys())
         if strays:
@@ -116,6 +144,10 @@ def _find_splits(tops: set[str], images: Sequence[str], source: str) -> dict[str
                 f"{source}: {strays[0]} stands beside {', '.join(found)} and is none of the splits. Move it."
             )
         return found
+    if len(flat) > 1 and flat == tops and not {top.casefold() for top in flat} - SPLIT_WORDS.keys():
+        raise DataError(
+            f"{source}: {', '.join(sorted(flat))} have images and no class folders in them. Give {LAYOUTS}."
+        )
     inner = {top: {f.split("/")[1] for f in images if f.startswith(f"{top}/") and f.count("/") > 1} for top in tops}
     names = [frozenset(below) for below in inner.values()]
     if not flat and len(names) > 1 and len(set(names)) == 1 and len(names[0]) > 1:

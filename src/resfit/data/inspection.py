@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from resfit.data.cache import cache_folder, find_cached
-from resfit.data.decode import FORMATS
+from resfit.data.formats import FORMATS
 from resfit.data.images import ImageSet, PixelRule
 from resfit.data.listing import Blob, Listing, Source, read_each, read_keys
 from resfit.data.sources import Split, cache_key, choose, read_cached, recognise
@@ -52,6 +52,7 @@ def info(source: str | Path, image_size: int = 32, val_fraction: float = 0.1, re
     return {
         "source": opened.name,
         "reader": reader,
+        "layout": opened.layout,
         "brings": list(opened.splits),
         "splits": splits,
         "image_sizes": [{"height": h, "width": w, "images": n} for (h, w), n in sizes.most_common(EXAMPLES)],

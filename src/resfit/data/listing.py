@@ -55,13 +55,15 @@ class Source:
     """A data set that a reader recognised and has not read yet.
 
     splits: those of train, val and test that it brings, or ("all",) for one pool. signature: text that changes when the
-    files do, for the cache; None where reading again is as fast. list_split(split) may raise DataError.
+    files do, for the cache; None where reading again is as fast. list_split(split) may raise DataError. layout: what was
+    found, in words for people, or nothing.
     """
 
     name: str
     splits: tuple[str, ...]
     list_split: Callable[[str], Listing]
     signature: str | None = None
+    layout: str = ""
 
 
 def read(listing: Listing, index: Sequence[int], rule: PixelRule, allocate: Allocate, source: str) -> ImageSet:

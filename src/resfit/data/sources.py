@@ -6,6 +6,7 @@ distinct images are test, `val_fraction` of the whole are val, the rest is train
 bytes (`splits.hold_out`), so it is the same on every machine, under any file names and at any image size.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -16,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from resfit.data import arrays, competition, folder
+from resfit.data import arrays, competition, folder, parquet, tables
 from resfit.data.cache import cached, in_memory
 from resfit.data.images import ImageSet, PixelRule, join
 from resfit.data.listing import Allocate, Listing, Source, read, read_keys
@@ -30,13 +31,15 @@ SOURCES = {
     "cifar": "resfit.data.cifar",
     "digits": "resfit.data.digits",
     "npz": "resfit.data.arrays",
+    "parquet": "resfit.data.parquet",
+    "table": "resfit.data.tables",
     "folder": "resfit.data.folder",
 }
 NAMES = ("cifar10", "cifar100", "digits")
 GROUP = "resfit.sources"
 
 
-def load_split(source: str | Path, split: Split, rule: PixelRule, val_fraction: float = 0.1) -> ImageSet:
+def load_split(source: str | Path | Source, split: Split, rule: PixelRule, val_fraction: float = 0.1) -> ImageSet:
     """Return one split of a source, decoded by `rule` and cached; see the head of this file for what each split is.
 
     trainval is train and val together, train first where it brings both. Reading any other split never decodes a
@@ -46,7 +49,7 @@ def load_split(source: str | Path, split: Split, rule: PixelRule, val_fraction: 
 
 
 def load_splits(
-    source: str | Path, splits: Sequence[Split], rule: PixelRule, val_fraction: float = 0.1
+    source: str | Path | Source, splits: Sequence[Split], rule: PixelRule, val_fraction: float = 0.1
 ) -> list[ImageSet]:
     """Return several splits as `load_split` does each; the source is listed once, and what they share is opened once."""
     for split in splits:
@@ -99,14 +102,19 @@ def split_manifest(source: str | Path, val_fraction: float = 0.1) -> list[tuple[
     return rows
 
 
-def open_source(source: str | Path) -> Source:
+def open_source(source: str | Path | Source) -> Source:
     """Return what the first reader that recognises `source` makes of it; raises DataError when none does."""
-    return recognise(source)[1]
+    return source if isinstance(source, Source) else recognise(source)[1]
 
 
 def recognise(source: str | Path) -> tuple[str, Source]:
     """Return the name of the first reader that recognises `source`, and what it makes of it; see `open_source`."""
     text = str(source)
+    try:
+        if Path(text).is_dir():
+            os.scandir(text).close()
+    except OSError as error:
+        raise DataError(f"{text}: cannot be read: {error.strerror}. Check its permissions.") from error
     for name, module in SOURCES.items():
         reader = import_module(module)
         if reader.recognises(text):
@@ -117,12 +125,22 @@ def recognise(source: str | Path) -> tuple[str, Source]:
             return package, _checked(reader.open_source(text), package)
     if competition.recognises(text):
         raise DataError(f"{text}: a pickle without labels is for predict only. Give {folder.LAYOUTS}.")
-    state = "not a layout that is understood" if Path(text).exists() else "neither a path that exists nor a known name"
-    hint = nearest(text, names) if not Path(text).exists() else ""
+    if not os.path.exists(text):
+        hint = nearest(text, names) or nearest(Path(text).name, _beside(text))
+        shown = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
+        raise DataError(f"{text}: neither a path that exists nor a known name.{hint} Give a path, or {shown}.")
     raise DataError(
-        f"{text}: {state}.{hint} Give a folder, .tar or .zip with {folder.LAYOUTS}; CIFAR's own folder or archive; "
-        f"a .npz with {arrays.LAYOUTS}; or one of {', '.join(NAMES)}."
+        f"{text}: not a layout that is understood. Give a folder, .tar or .zip with {folder.LAYOUTS}; {tables.LAYOUTS}; "
+        f"{parquet.LAYOUTS}; CIFAR's own folder or archive; a .npz with {arrays.LAYOUTS}; or one of {', '.join(NAMES)}."
     )
+
+
+def _beside(path: str) -> list[str]:
+    """Return what else is in the folder that a path should be in."""
+    try:
+        return os.listdir(os.path.dirname(path) or ".")
+    except OSError:
+        return []
 
 
 def _outside_readers() -> list[tuple[str, Any]]:

@@ -6,6 +6,12 @@ import numpy as np
 
 from resfit.errors import DataError
 
+# What people call splits, in any case: folders, files, and what a table's column says.
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 TEST_SHARE = 0.1  # of a pool that brings no splits
 _MIX = 0x9E3779B97F4A7C15  # any constant will do, as long as it stays: it decides who is held out
 

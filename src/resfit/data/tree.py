@@ -10,12 +10,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from resfit.data import facts
-from resfit.data.decode import EXTENSIONS
 from resfit.data.facts import Folder
+from resfit.data.formats import EXTENSIONS, UNREAD
 from resfit.errors import DataError
 from resfit.machine import default_threads
 
@@ -26,12 +27,13 @@ _WORTH = 20_000  # files from which on a second process, which starts in 20 ms, 
 class Tree:
     """folders: {path below the top, "" for itself: names of its image files, sorted}; signature: 32 hex digits.
 
-    not_followed: the number of links that were passed over.
+    not_followed: the number of links that were passed over. unread: {ending: number of images in formats that are not read}.
     """
 
     folders: dict[str, list[str]]
     signature: str
     not_followed: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
 
     def files(self) -> list[str]:
         """Return the path below the top of every image file, sorted."""
@@ -48,7 +50,7 @@ def list_tree(top: Path, inside: bool = False) -> Tree:
     has its own links to folders left alone: where they lead is listed from there too, and each more would multiply the paths.
     """
     folders: dict[str, list[str]] = {}
-    real, passed = os.path.realpath(top), 0
+    real, passed, unread = os.path.realpath(top), 0, Counter[str]()
 
     def leads_out(entry: "os.DirEntry[str]") -> bool:
         try:
@@ -85,6 +87,8 @@ def list_tree(top: Path, inside: bool = False) -> Tree:
                     inner.append(name)
                 elif name.lower().endswith(EXTENSIONS):
                     names.append(name)
+                elif name.lower().endswith(UNREAD):
+                    unread[os.path.splitext(name)[1].lower()] += 1
         folders[prefix] = sorted(names)
         for name in sorted(inner):
             path = f"{prefix}/{name}" if prefix else name
@@ -99,7 +103,7 @@ def list_tree(top: Path, inside: bool = False) -> Tree:
         where = os.fsdecode(error.filename) if error.filename else top
         raise DataError(f"{where}: cannot be read: {error.strerror}. Check the link or its permissions.") from error
     all_of_it = repr((str(top.resolve()), list(folders), digests)).encode()
-    return Tree(folders, hashlib.blake2b(all_of_it, digest_size=16).hexdigest(), passed)
+    return Tree(folders, hashlib.blake2b(all_of_it, digest_size=16).hexdigest(), passed, unread)
 
 
 def _digests(folders: list[Folder]) -> bytes:

@@ -18,7 +18,7 @@ from resfit.budget import check_budget
 from resfit.data.batches import make_normalize
 from resfit.data.feed import memory_limit
 from resfit.data.images import ImageSet
-from resfit.data.sources import load_split, load_splits, open_source, split_manifest
+from resfit.data.sources import Split, load_splits, open_source, split_manifest
 from resfit.errors import DataError, GateError, ResourceError, UsageError
 from resfit.escaping import csv_text
 from resfit.evaluation.config import pixel_rule
@@ -79,24 +79,27 @@ def train(
         raise UsageError(f"seed: {seed} is not from 0 to 2**63 - 1. Use a small whole number.")
     if out is not None and not is_restart():
         shared(lambda: refuse_taken(Path(out)))
-    train_set, val_set = one_first(lambda: load_data(recipe, data, refit))
+    train_set, val_set = one_first(lambda: load_data(recipe, data, refit, aloud=True))
     return start(recipe, train_set, val_set, out, seed=seed, device=device, source=absolute(data))
 
 
-def load_data(recipe: Recipe, data: str | Path, refit: bool) -> tuple[ImageSet, ImageSet | None]:
+def load_data(recipe: Recipe, data: str | Path, refit: bool, aloud: bool = False) -> tuple[ImageSet, ImageSet | None]:
     """Return (train, val), or (train + val, None) for `refit`, as the recipe's pixel rule makes them.
 
-    Raises GateError before an image is read where the network is over the budget whatever the number of classes.
+    With `aloud` a line says what the data was taken for. Raises GateError before an image is read where the network is over
+    the budget whatever the number of classes.
     """
     _keep_validation(recipe, refit)
     if not check_budget(cost(replace(recipe.network, classes=2)), recipe.budget).ok:
         _keep_budget(recipe)
     rule = pixel_rule(recipe)
     fraction = recipe.data.val_fraction
-    if refit:
-        return load_split(data, "trainval", rule, fraction), None
-    train_set, val_set = load_splits(data, ("train", "val"), rule, fraction)
-    return train_set, val_set
+    opened = open_source(data)
+    splits: tuple[Split, ...] = ("trainval",) if refit else ("train", "val")
+    found = load_splits(opened, splits, rule, fraction)
+    if aloud and opened.layout:
+        say(f"{data}: {opened.layout}")
+    return found[0], None if refit else found[1]
 
 
 def start(

@@ -16,7 +16,9 @@ def add(verb: Add) -> None:
     }
     for name, (run, text) in lines.items():
         p = verb(f"data {name}", run, text)
-        p.add_argument("source", metavar="PATH", help="a folder, archive or .npz, or cifar10, cifar100, digits")
+        p.add_argument(
+            "source", metavar="PATH", help="a folder, archive, .csv, .parquet or .npz, or cifar10, cifar100, digits"
+        )
         if name != "check":
             p.add_argument("--image-size", type=int, default=32, metavar="N", help="pixels of a side (default 32)")
             p.add_argument(

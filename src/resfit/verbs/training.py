@@ -23,7 +23,10 @@ def add(verb: Add) -> None:
         "--init", metavar="BUNDLE", help="start from the weights of a run or bundle, but for other classes' head"
     )
     p.add_argument(
-        "--data", required=True, metavar="PATH", help="a folder, archive or .npz, or cifar10, cifar100, digits"
+        "--data",
+        required=True,
+        metavar="PATH",
+        help="a folder, archive, .csv, .parquet or .npz, or cifar10, cifar100, digits",
     )
     p.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: runs/<name>-<n>)")
     add_settings(p, "a recipe setting, e.g. optim.lr=0.2")
