@@ -27,7 +27,8 @@ def thumbnails(facts: Facts, rows: Sequence[int], room: int, data: str | Path | 
 
     try:
         rule = PixelRule(**facts.info["pixel_rule"])
-        val = load_split(find_source(facts.run, data), "val", rule, facts.recipe.data.val_fraction)
+        held = facts.recipe.data
+        val = load_split(find_source(facts.run, data), "val", rule, held.val_fraction, held.group_by)
         if val.fingerprint != facts.info["data"]["val"]:
             raise DataError(
                 f"{val.source}: its validation split is not the one the run chose on. Name the run's own data."

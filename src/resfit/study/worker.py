@@ -58,14 +58,15 @@ class Images:
 
     def __init__(self, data: str, fingerprint: str) -> None:
         self.data, self.fingerprint = data, fingerprint
-        self.read: dict[tuple[int, float], tuple[ImageSet, ImageSet]] = {}
+        self.read: dict[tuple[int, float, str | None], tuple[ImageSet, ImageSet]] = {}
 
     def of(self, recipe: Recipe) -> tuple[ImageSet, ImageSet]:
         """Return (train, val) as the recipe sees them. Raises DataError where they are not the study's."""
-        key = (recipe.network.image_size, recipe.data.val_fraction)
+        how = recipe.data
+        key = (recipe.network.image_size, how.val_fraction, how.group_by)
         if key not in self.read:
             rule = PixelRule(recipe.network.image_size)
-            train_set, val_set = load_splits(self.data, ("train", "val"), rule, recipe.data.val_fraction)
+            train_set, val_set = load_splits(self.data, ("train", "val"), rule, how.val_fraction, how.group_by)
             if train_set.fingerprint != self.fingerprint:
                 raise DataError(f"{self.data}: its images changed since the search began. Choose another --out.")
             self.read[key] = train_set, val_set

@@ -17,6 +17,7 @@ from resfit import durable
 from resfit.budget import check_budget
 from resfit.data.batches import make_normalize
 from resfit.data.feed import memory_limit
+from resfit.data.groups import check_groups
 from resfit.data.images import ImageSet, PixelRule
 from resfit.data.sources import load_split, load_splits, open_source, split_manifest
 from resfit.errors import DataError, GateError, ResourceError, UsageError
@@ -90,10 +91,10 @@ def load_data(recipe: Recipe, data: str | Path, refit: bool) -> tuple[ImageSet, 
     if not check_budget(cost(replace(recipe.network, classes=2)), recipe.budget).ok:
         _keep_budget(recipe)
     rule = PixelRule(recipe.network.image_size)
-    fraction = recipe.data.val_fraction
+    how = recipe.data
     if refit:
-        return load_split(data, "trainval", rule, fraction), None
-    train_set, val_set = load_splits(data, ("train", "val"), rule, fraction)
+        return load_split(data, "trainval", rule, how.val_fraction, how.group_by), None
+    train_set, val_set = load_splits(data, ("train", "val"), rule, how.val_fraction, how.group_by)
     return train_set, val_set
 
 
@@ -114,6 +115,8 @@ def start(
     """
     recipe = resolve(recipe, train_set)
     _keep_validation(recipe, val_set is None)
+    sets = {"train": train_set} | ({"val": val_set} if val_set else {})
+    ungrouped = check_groups(sets, recipe.data.group_by) if recipe.data.group_by else ""
     verdict = _keep_budget(recipe)
     tune(default_threads())
     place = choose_place(choose_device(device))
@@ -136,6 +139,8 @@ def start(
         chosen = f"{len(val_set):,} to choose on" if val_set else "refit on train + val, last weights kept"
         classes = len(train_set.class_names)
         say(f"{train_set.source}: {len(train_set):,} images to train on, {chosen}; {classes} classes")
+        if ungrouped:
+            say(ungrouped)
         say(f"run folder: {run.folder}")
         return _execute(run, recipe, train_set, val_set, progress)
 
@@ -402,7 +407,7 @@ def _write_manifest(run: Run, recipe: Recipe) -> None:
     """Write down who is in which split where the source brings none of its own."""
     source, file = run.info["source"], run.folder / "split.csv"
     if source is not None and not file.exists() and "all" in open_source(source).splits:
-        rows = split_manifest(source, recipe.data.val_fraction)
+        rows = split_manifest(source, recipe.data.val_fraction, recipe.data.group_by)
         durable.write_text(file, csv_text([("id", "class", "split"), *rows]))
 
 
