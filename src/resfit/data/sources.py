@@ -99,21 +99,36 @@ def split_manifest(
     rows: list[tuple[str, str, str]] = []
     for native in opened.splits:
         listing = opened.list_split(native)
-        labels = _labels(listing)
-        names = np.full(listing.count, native, dtype=object)
-        if native == "all" or (native == "train" and "val" not in opened.splits):
-            keys = read_keys(listing)
-            rest = np.ones(listing.count, bool)
-            if native == "all":
-                rest = ~hold_out_test(opened, listing, keys, group_by)
-                names[:] = "test"
-            share, fewest = (_share(val_fraction), 2) if native == "all" else (val_fraction, 3)
-            ids = None if listing.ids is None else [listing.ids[i] for i in np.flatnonzero(rest)]
-            held = _hold_out(keys[rest], labels[rest], ids, listing.class_names, share, opened.name, fewest, group_by)
-            names[rest] = np.where(held, "val", "train")
-        shown = listing.ids or tuple(map(str, range(listing.count)))
-        rows += [(i, listing.class_names[label], str(n)) for i, label, n in zip(shown, labels, names, strict=True)]
+        brought = native != "all" and (native != "train" or "val" in opened.splits)
+        keys = np.zeros(listing.count, np.uint64) if brought else read_keys(listing)
+        names = assign(opened, native, outline(listing, keys, opened.name), val_fraction, group_by)
+        ids = listing.ids or tuple(map(str, range(listing.count)))
+        classes = (listing.class_names[label] for label in _labels(listing))
+        rows += zip(ids, classes, map(str, names), strict=True)
     return rows
+
+
+def assign(
+    opened: Source, native: str, images: ImageSet, val_fraction: float = 0.1, group_by: str | None = None
+) -> np.ndarray:
+    """Return the split that each image of a native split is in, text (N,): its own, or held out of it. No pixel is read."""
+    names = np.full(len(images), native, dtype=object)
+    pooled = native == "all"
+    if not pooled and (native != "train" or "val" in opened.splits):
+        return names
+    rest = np.arange(len(images))
+    if pooled:
+        held = hold_out_test(images, group_by)
+        names[held], rest = "test", np.flatnonzero(~held)
+    share, fewest = (_share(val_fraction), 2) if pooled else (val_fraction, 3)
+    names[rest] = np.where(_hold_out(images.take(rest), share, fewest, group_by), "val", "train")
+    return names
+
+
+def outline(listing: Listing, keys: np.ndarray, source: str, size: int = 1) -> ImageSet:
+    """Return a listing with its keys, (N,), as images that take no memory: all black."""
+    images = np.broadcast_to(np.uint8(0), (listing.count, 3, size, size))
+    return ImageSet(images, _labels(listing), listing.class_names, keys, source, listing.ids)
 
 
 def open_source(source: str | Path) -> Source:
@@ -171,25 +186,17 @@ def _share(val_fraction: float) -> float:
     return val_fraction / (1 - TEST_SHARE)
 
 
-def hold_out_test(opened: Source, listing: Listing, keys: np.ndarray, group_by: str | None) -> np.ndarray:
+def hold_out_test(pool: ImageSet, group_by: str | None) -> np.ndarray:
     """Return which images of a pool are its test split, bool (N,)."""
-    return _hold_out(keys, _labels(listing), listing.ids, listing.class_names, TEST_SHARE, opened.name, 3, group_by)
+    return _hold_out(pool, TEST_SHARE, 3, group_by)
 
 
-def _hold_out(
-    keys: np.ndarray,
-    labels: np.ndarray,
-    ids: Sequence[str] | None,
-    class_names: Sequence[str],
-    share: float,
-    source: str,
-    fewest: int,
-    group_by: str | None,
-) -> np.ndarray:
+def _hold_out(images: ImageSet, share: float, fewest: int, group_by: str | None) -> np.ndarray:
+    assert images.labels is not None
     if group_by is None:
-        return hold_out(keys, labels, class_names, share, source, fewest)
-    groups = number_groups(find_groups(ids, group_by, source))
-    return hold_out_groups(keys, labels, groups, class_names, share, source)
+        return hold_out(images.keys, images.labels, images.class_names, share, images.source, fewest)
+    groups = number_groups(find_groups(images.ids, group_by, images.source))
+    return hold_out_groups(images.keys, images.labels, groups, images.class_names, share, images.source)
 
 
 def _without_or_with_val(
@@ -197,8 +204,7 @@ def _without_or_with_val(
 ) -> ImageSet:
     if split == "trainval":
         return both
-    assert both.labels is not None
-    held = _hold_out(both.keys, both.labels, both.ids, both.class_names, share, source, fewest, group_by)
+    held = _hold_out(replace(both, source=source), share, fewest, group_by)
     part = both.take(np.flatnonzero(held if split == "val" else ~held))
     return replace(part, source=f"{source} ({split}, held out by content)")
 
@@ -210,7 +216,7 @@ def read_cached(opened: Source, part: str, rule: PixelRule, group_by: str | None
         listing = opened.list_split("all" if pooled else part)
         index = np.arange(listing.count)
         if pooled:
-            held = hold_out_test(opened, listing, read_keys(listing), group_by)
+            held = hold_out_test(outline(listing, read_keys(listing), opened.name), group_by)
             index = np.flatnonzero(held if part == "test" else ~held)
         return read(listing, index.tolist(), rule, allocate, f"{opened.name} ({part})")
 

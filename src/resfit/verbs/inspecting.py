@@ -61,7 +61,7 @@ def do_data_info(a: Arguments) -> int:
 
 def do_data_check(a: Arguments) -> int:
     """Read every image of a data set and print what is wrong; 4 where training or its score would be."""
-    from resfit.data.inspection import check
+    from resfit.data.checking import check
 
     value = check(a.source)
     show(a, value, printing.check_text(value))
