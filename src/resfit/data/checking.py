@@ -34,6 +34,7 @@ from resfit.errors import DataError, ResourceError
 
 MANY = 10_000  # images from which on the search for near-duplicates takes long enough to be announced
 SIDES = (1, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+SAMPLES = 3  # of each class
 ASPECTS = (0, 0.25, 1 / 3, 0.5, 2 / 3, 0.75, 0.9, 1.1, 4 / 3, 1.5, 2, 3, 4)
 
 
@@ -77,6 +78,7 @@ def check(
             "aspect": oddities.histogram(seen.shapes[:, 1] / np.maximum(seen.shapes[:, 0], 1), ASPECTS),
         },
         "near": found,
+        "samples": _samples(seen, places, classes),
         "groups": None if groups is None else _groups_said(group_by, groups),
     }
 
@@ -151,6 +153,7 @@ def _near(seen: Seen, say: Callable[[str], None]) -> tuple[list[tuple[int, int, 
                     pairs.append((j, i, float(distance)))
     seconds = time.perf_counter() - started
     said = {"images": len(distinct), "pairs": len(pairs), "bound": NEAR, "seconds": round(seconds, 1)}
+    said["many"] = len(pairs) > len(distinct) / 5
     return sorted(pairs, key=lambda pair: pair[2]), said
 
 
@@ -193,6 +196,16 @@ def _assign(
     except DataError as error:
         return seen.splits, str(error).removeprefix(f"{opened.name}: ")
     return np.concatenate(places), None
+
+
+def _samples(seen: Seen, places: np.ndarray, classes: Sequence[str]) -> dict[str, list[list[Any]]]:
+    """Return [split, row] of the images of each class of train with the smallest keys, to look at."""
+    order = np.argsort(seen.keys, kind="stable")
+    order = order[np.isin(places[order], ("train", "all"))]
+    return {
+        name: [[str(seen.splits[i]), int(seen.rows[i])] for i in order[seen.labels[order] == label][:SAMPLES]]
+        for label, name in enumerate(classes)
+    }
 
 
 def _counts(seen: Seen, places: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
