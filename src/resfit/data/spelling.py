@@ -2,8 +2,8 @@
 
 Slips are counted as one letter too many, too few, another, or two in the wrong order (Damerau 1964, "A technique for computer
 detection and correction of spelling errors"): in short names only the last kind and a letter doubled, since `cat` and `car`
-are two words; in longer ones any; two slips in long ones. The first letter is taken to be right, and digits are:
-`class_1` and `class_2` are two classes.
+are two words; another letter only in long ones, since `castle` and `cattle` are; two slips in longer ones. The first letter is
+taken to be right, and digits are: `class_1` and `class_2` are two classes.
 """
 
 import itertools
@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-LETTERS = {1: 5, 2: 8}  # that the shorter name has at least, by slips
+ONE, OTHER, TWO = 5, 7, 8  # letters that the shorter name has at least, for one slip, for another letter, for two slips
 
 
 def alike(names: Sequence[str]) -> list[tuple[int, int, str]]:
@@ -47,11 +47,13 @@ def _is_slip(one: str, other: str) -> bool:
     if long in (f"{short}s", f"{short}es", f"{short[:-1]}ies" if short[-1] == "y" else f"{short}s"):
         return True
     slips = _distance(short, long)
-    if any(slips <= most and len(short) >= letters for most, letters in LETTERS.items()):
-        return True
+    if slips != 1:
+        return slips == 2 and len(short) >= TWO
     doubled = any(f"{short[: k + 1]}{short[k:]}" == long for k in range(len(short)))
-    swapped = len(short) == len(long) and sorted(short) == sorted(long)
-    return len(short) >= 3 and slips == 1 and (doubled or swapped)
+    swapped = sorted(short) == sorted(long)
+    if doubled or swapped:
+        return len(short) >= 3
+    return len(short) >= (OTHER if len(short) == len(long) else ONE)
 
 
 def _distance(one: str, other: str) -> int:
