@@ -92,15 +92,11 @@ def test_a_turned_photograph_has_its_own_shape(pictures):
     exif[0x0112] = 6
     buffer = io.BytesIO()
     pictures[0].resize((64, 32)).save(buffer, "JPEG", exif=exif)
-    assert oddities.look(buffer.getvalue(), "x.jpg", [*np.zeros((3, 8, 8), np.uint8), [[0]], [[9]], [[99]]])[:2] == (
-        64,
-        32,
-    )
+    pixels = np.zeros((3, 8, 8), np.uint8)
+    assert oddities.look(buffer.getvalue(), "x.jpg", pixels)[:2] == (64, 32)
     shapes = np.array([[300, 300]] * 9 + [[30, 30], [40, 40]])
-    assert [bool(notes) for notes in oddities.odd_shapes(shapes)] == [False] * 9 + [
-        True,
-        False,
-    ]  # an eighth of 300 is 37.5
+    odd = [bool(notes) for notes in oddities.odd_shapes(shapes)]
+    assert odd == [*[False] * 9, True, False]  # an eighth of 300 is 37.5
 
 
 def test_near_duplicates_are_found_where_they_are(copy):
