@@ -134,6 +134,8 @@ def test_a_pool_says_where_near_duplicates_would_end(clean, tmp_path):
     counts = {p["kind"]: p["count"] for p in value["problems"]}
     assert sum(counts.values()) == 22
     assert counts["near-duplicate in train and test"] > 0
+    (example, *_) = next(p for p in value["problems"] if p["kind"] == "near-duplicate in train and test")["examples"]
+    assert example.count("(held out: test)") == 1
     assert value["near"]["many"]
     together = check(tmp_path / "pool", group_by=r"p\d_train(\d\d)")  # both of a pair in one group
     assert [(p["kind"], p["count"]) for p in together["problems"]] == [("near-duplicate within a split", 22)]
@@ -220,7 +222,7 @@ def test_names_that_are_alike():
         "bee",
         "b\u200bee",
     ]
-    names += ["flower", "flowr", "mushroom", "mashroom", "castle", "cattle"]
+    names += ["flower", "flowr", "mushroom", "mashroom", "castle", "cattle", "church", "church's"]
     pairs = {frozenset((names[i], names[j])): kind for i, j, kind in alike(names)}
     assert pairs == {
         frozenset(("cat", "cats")): "spelling",
@@ -235,6 +237,7 @@ def test_names_that_are_alike():
         frozenset(("bird", "birdd")): "spelling",
         frozenset(("flower", "flowr")): "spelling",
         frozenset(("mushroom", "mashroom")): "spelling",
+        frozenset(("church", "church's")): "spelling",
         frozenset(("bee", "b\u200bee")): "Unicode form",
     }
 

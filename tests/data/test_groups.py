@@ -17,6 +17,7 @@ from resfit.data.images import PixelRule
 from resfit.data.sources import load_split, split_manifest
 from resfit.data.splits import hold_out
 from resfit.errors import UsageError
+from resfit.estimator import Classifier
 
 BY = r"(w\d+)_"
 RULE = PixelRule(8)
@@ -117,6 +118,25 @@ def test_a_pool_keeps_writers_together(written, monkeypatch, tmp_path):
     assert (
         load_split(moved, "test", RULE, 0.1, BY).fingerprint == load_split(written, "test", RULE, 0.1, BY).fingerprint
     )
+
+
+def test_info_and_prepare_know_groups(written, capsys):
+    words = [str(written), "--image-size", "8", "--group-by", BY, "--json"]
+    assert main(["data", "info", *words]) == 0
+    cold = json.loads(capsys.readouterr().out)
+    assert main(["data", "prepare", *words]) == 0
+    assert json.loads(capsys.readouterr().out)["decoded"] == 300
+    assert main(["data", "info", *words]) == 0
+    warm = json.loads(capsys.readouterr().out)
+    assert warm["splits"] == cold["splits"]
+    assert warm["cache"]["warm"]
+    for name, split in warm["splits"].items():
+        assert split["fingerprint"] == load_split(written, name, RULE, 0.1, BY).fingerprint
+
+
+def test_arrays_in_memory_have_no_groups(digit_arrays, tiny_recipe):
+    with pytest.raises(UsageError, match="data.group_by: arrays have no ids"):
+        Classifier(str(tiny_recipe), settings=["data.group_by=x"]).fit(*digit_arrays)
 
 
 def test_val_is_held_out_of_a_brought_train(written, tmp_path):

@@ -118,9 +118,14 @@ def near_duplicates(
     across: dict[tuple[str, str], list[Found]] = {pair: [] for pair in PAIRS}
     within: list[Found] = []
     twofold: list[Found] = []
+
+    def name(i: int) -> str:
+        held = places[i] not in (seen.splits[i], "train", "all")
+        return f"{seen.names[i]} (held out: {places[i]})" if held else seen.names[i]
+
     for i, j, distance in pairs:
         close = f"distance {distance:.3f}" if distance else "the same pixels"
-        shown = f"{seen.names[i]} ~ {seen.names[j]} ({close})"
+        shown = f"{name(i)} ~ {name(j)} ({close})"
         pair = next((pair for pair in PAIRS if {places[i], places[j]} == set(pair)), None)
         (within if pair is None else across[pair]).append((shown, (i, j)))
         if seen.labels[i] != seen.labels[j]:

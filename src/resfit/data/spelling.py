@@ -35,7 +35,7 @@ def _folded(name: str) -> str:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_\-.]", "", _folded(name))
+    return re.sub(r"[\s_\-.'\u2019]", "", _folded(name))
 
 
 def _is_slip(one: str, other: str) -> bool:
