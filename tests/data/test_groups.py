@@ -135,7 +135,7 @@ def test_info_and_prepare_know_groups(written, capsys):
 
 
 def test_arrays_in_memory_have_no_groups(digit_arrays, tiny_recipe):
-    with pytest.raises(UsageError, match="data.group_by: arrays have no ids"):
+    with pytest.raises(UsageError, match=r"data\.group_by: arrays have no ids"):
         Classifier(str(tiny_recipe), settings=["data.group_by=x"]).fit(*digit_arrays)
 
 
