@@ -94,7 +94,7 @@ def test_models_and_data_do_not_know_each_other():
         "import resfit.evaluation.comparison, resfit.evaluation.corruptions, resfit.data.duplicates",
         "import resfit.evaluation.calibration, resfit.evaluation.selective, resfit.evaluation.labels",
         "import resfit.shipping.server, resfit.shipping.app, resfit.shipping.connections",
-        "import resfit.reporting.page",
+        "import resfit.reporting.page, resfit.reporting.datapage, resfit.data.checking",
         "import resfit.evaluation.runtime, resfit.evaluation.answers, resfit.data.unlabelled",
         "import resfit.evaluation.card, resfit.shipping.hub",
         "import resfit.runs, resfit.budget, resfit.plugins, resfit.evaluation.metrics",

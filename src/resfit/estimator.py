@@ -73,6 +73,8 @@ class Classifier:
         Raises DataError for arrays that do not fit, UsageError for a recipe that is wrong.
         """
         recipe = as_recipe(self.recipe, self.settings)
+        if recipe.data.group_by is not None:
+            raise UsageError("data.group_by: arrays have no ids to find groups in. Leave it out.")
         labels = np.asarray(y)
         if labels.ndim != 1 or len(labels) != len(X):
             raise DataError(f"y: of shape {labels.shape} for {len(X)} images. Give one label an image.")

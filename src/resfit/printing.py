@@ -305,6 +305,12 @@ def check_text(value: dict[str, Any]) -> str:
         kind = f"{'wrong' if problem['fatal'] else 'look'}: {problem['kind']}: {problem['count']:,}"
         more = "; ..." if problem["count"] > len(problem["examples"]) else ""
         lines.append(f"{kind}: {'; '.join(map(visible, problem['examples']))}{more}")
+    if value["near"] and value["near"]["many"]:
+        lines.append("  so many near each other: splits overlap, or all these pictures are alike, as digits are")
+    if value["groups"] and value["groups"]["ungrouped"]:
+        lines.append(f"  {value['groups']['ungrouped']:,} images are in no group: each is a group of its own")
+    if "page" in value:
+        lines.append(f"written to {visible(value['page']['out'])} ({value['page']['bytes']:,} bytes)")
     verdict = "can be trained on" if value["ok"] else "must be repaired first"
     return "\n".join(
         [*lines, f"{visible(value['source'])}: {value['images']:,} images of {value['classes']:,} classes, {verdict}"]

@@ -1,5 +1,6 @@
 """Recipe: network, data, augmentation, optimisation and schedule as plain, checked data, and as TOML."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -42,13 +43,27 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    """How images become numbers. Without mean and std (per channel, of pixels in [0, 1]) the training images give them."""
+    """How images become numbers. Without mean and std (per channel, of pixels in [0, 1]) the training images give them.
+
+    group_by is a regex: images whose ids have the same first named group (else first group, else match) of it stay together
+    where splits are held out.
+    """
 
     image_size: Annotated[int, Field(ge=SMALLEST, le=LARGEST)] | None = None
     resize: Literal["squash", "crop", "pad"] = "squash"  # how an image of another shape becomes a square; PixelRule
     val_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.1
     mean: Channel3 | None = None
     std: Channel3 | None = None
+    group_by: str | None = None
+
+    @check_field("group_by")
+    @classmethod
+    def _regex(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"is no regular expression: {error}") from error
+        return value or None
 
     @check_field("std")
     @classmethod

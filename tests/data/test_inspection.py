@@ -131,7 +131,7 @@ def test_check_of_many_copies_shows_five(top, capsys):
 
 def test_check_of_classes(tmp_path, make, capsys):
     make.write_classes(tmp_path / "case", {"Ant": 10, "ant": 10, "bee": 10})
-    assert problems(capsys, tmp_path / "case") == {"class names that differ by case": (2, False, "Ant | ant")}
+    assert problems(capsys, tmp_path / "case") == {"class names that differ by case": (1, False, "Ant = ant")}
     pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 8), np.uint8)
     np.savez(tmp_path / "one.npz", images=pixels, labels=np.zeros(12, int), class_names=["only"])
     assert problems(capsys, tmp_path / "one.npz", code=4)["one class"] == (1, True, "only")

@@ -1,4 +1,4 @@
-"""A real run trained on a folder of images whose classes and files bear hostile names, tested, evaluated by the contract."""
+"""A real run trained on images whose classes and files bear hostile names, tested, evaluated by the contract; a browser."""
 
 import json
 import os
@@ -71,6 +71,42 @@ def runs(tmp_path_factory):
     finally:
         os.environ.clear()
         os.environ.update(saved)
+
+
+@pytest.fixture(scope="module")
+def browser(need):
+    for name in ("chromium", "playwright", "axe_playwright_python"):
+        need(name)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        launched = play.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Open a file; what goes wrong in it and what it asks for is in `.wrong` and `.asked`, to be empty at the end."""
+    contexts, wrong, asked = [], [], []
+
+    def open_file(file: Path, width: int = 1100, scheme: str = "light", medium: str = "screen", **more):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **more)
+        contexts.append(context)
+        page = context.new_page()
+        page.emulate_media(media=medium, color_scheme=scheme)
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("dialog", lambda dialog: wrong.append(dialog.message))
+        page.on("request", lambda request: request.url.startswith("data:") or asked.append(request.url))
+        page.goto(file.as_uri())
+        return page
+
+    yield open_file
+    for context in contexts:
+        context.close()
+    assert not wrong
+    assert len(asked) == len(contexts)  # the page itself, and nothing else
 
 
 @pytest.fixture

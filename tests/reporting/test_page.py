@@ -222,10 +222,10 @@ def test_the_same_files_give_the_same_bytes(hostile, tmp_path):
 
 def test_the_page_stays_small(hostile, runs, tmp_path, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 256, (20, 3, 128, 128), np.uint8)
-    made = pictures._encode(dict(enumerate(noise)), 400_000)
+    made = pictures.encode(dict(enumerate(noise)), 400_000)
     assert len(made) == 20
     assert sum(map(len, made.values())) <= 400_000
-    few = pictures._encode(dict(enumerate(noise)), 5_000)
+    few = pictures.encode(dict(enumerate(noise)), 5_000)
     assert 0 < len(few) < 20
     assert list(few) == list(range(len(few)))
     monkeypatch.setattr(pages, "LIMIT", 120_000)

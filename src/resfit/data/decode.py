@@ -78,6 +78,23 @@ def count_pixels(data: bytes, where: str) -> int:
         raise DataError(f"{where}: cannot be decoded ({_reason(error, data)}). Replace or remove it.") from error
 
 
+def read_header(data: bytes) -> tuple[str, int, int, bool]:
+    """Return an encoded image's format as Pillow calls it, height and width upright, and whether it has more than one frame.
+
+    No pixel is decoded. Raises ValueError where there is no header to read; `decode` says why.
+    """
+    if _is_plain_jpeg(data):
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        return "JPEG", int(height), int(width), False
+    try:
+        with _quiet(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+            width, height = image.size[::-1] if turned else image.size
+            return image.format or "", height, width, bool(getattr(image, "is_animated", False))
+    except Exception as error:  # Pillow's plugins raise a dozen types on bytes that are not what they claim
+        raise ValueError(_reason(error, data)) from error
+
+
 def fit(pixels: np.ndarray, rule: PixelRule) -> np.ndarray:
     """Return raw pixels, uint8 (H, W), (H, W, 1) or (H, W, 3), as uint8 (3, size, size)."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:

@@ -1,4 +1,4 @@
-"""Images of one set that are in another too: the same pixels, or nearly: other compression, colours, crop, mirrored.
+"""Images that a set, or another one, has already: the same pixels, or nearly: other compression, colours, crop, mirrored.
 
 Why it matters: Barz, Denzler 2020, "Do We Train on Test Data? Purging CIFAR of Near-Duplicates", arXiv 1902.00423. They compare
 features of a trained network and judged pairs by eye; here pixels are compared, so that nothing needs to be trained. Candidates
@@ -42,12 +42,25 @@ def find_duplicates(queries: Images, references: Images) -> Duplicates:
     may be mirrored and moved by a tenth of its side. One scene taken twice may come as near; plain images, without edges, are
     near only where they are equal. Fine textures moved by more than a pixel may be missed.
     """
-    rows, others = _same_pixels(queries, references)
+    return _closest(queries, references, within=False)
+
+
+def find_duplicates_within(images: Images) -> Duplicates:
+    """Return which of `images` uint8 (N, 3, S, S) are in the set before their own place already, each with the closest.
+
+    Distances as in `find_duplicates`; the time grows with the square of N.
+    """
+    return _closest(images, images, within=True)
+
+
+def _closest(queries: Images, references: Images, within: bool) -> Duplicates:
+    """Return each query's closest reference; `within` one set, that of the rows before its own."""
+    rows, others = _same_pixels(queries, references, within)
     best = np.full(len(queries), np.inf)
     closest = np.full(len(queries), -1, np.int64)
     best[rows], closest[rows] = 0, others
     for mirrored in (False, True):
-        mine, theirs = _candidates(queries, references, mirrored)
+        mine, theirs = _candidates(queries, references, mirrored, within)
         open_ = best[mine] > 0
         mine, theirs = mine[open_], theirs[open_]
         for start in range(0, len(mine), _PAIRS):
@@ -79,12 +92,16 @@ def pair_distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(best, 1e-6))  # 0 is for the same pixels
 
 
-def _same_pixels(queries: Images, references: Images) -> tuple[np.ndarray, np.ndarray]:
+def _same_pixels(queries: Images, references: Images, within: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return rows of queries whose pixels are those of a reference, and the first such reference of each."""
     first: dict[int, int] = {}
-    for row, key in enumerate(_pixel_keys(references)):
+    theirs = _pixel_keys(references)
+    for row, key in enumerate(theirs):
         first.setdefault(key, row)
-    pairs = [(row, first[key]) for row, key in enumerate(_pixel_keys(queries)) if key in first]
+    ours = theirs if within else _pixel_keys(queries)
+    pairs = [(row, first[key]) for row, key in enumerate(ours) if key in first]
+    if within:
+        pairs = [(row, other) for row, other in pairs if other < row]
     return np.array([row for row, _ in pairs], np.int64), np.array([other for _, other in pairs], np.int64)
 
 
@@ -96,15 +113,20 @@ def _pixel_keys(images: Images) -> list[int]:
     return keys
 
 
-def _candidates(queries: Images, references: Images, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
+def _candidates(queries: Images, references: Images, mirrored: bool, within: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return rows (P,) of queries and of references that look alike from afar, a few references a query at most."""
-    ours, theirs = _coarse(queries, mirrored), _coarse(references, False)
+    theirs = _coarse(references, False)
+    ours = theirs if within and not mirrored else _coarse(queries, mirrored)
     rows, others = [], []
     for start in range(0, len(ours), _ROWS):
         found = []
-        for at in range(0, len(theirs), 2 * _ROWS):
-            alike = ours[start : start + _ROWS] @ theirs[at : at + 2 * _ROWS].T
+        before = min(start + _ROWS, len(theirs)) if within else len(theirs)
+        for at in range(0, before, 2 * _ROWS):
+            alike = ours[start : start + _ROWS] @ theirs[at : min(at + 2 * _ROWS, before)].T
             mine, other = np.nonzero(alike >= _ALIKE)
+            if within:
+                earlier = other + at < mine + start
+                mine, other = mine[earlier], other[earlier]
             found.append((mine, other + at, alike[mine, other]))
         mine, other, alike = (np.concatenate(parts) for parts in zip(*found, strict=True))
         order = np.lexsort((-alike, mine))

@@ -19,6 +19,7 @@ from resfit.machine import default_threads
 # An encoded image, the path of one, or raw pixels: uint8 (H, W), (H, W, 1) or (H, W, 3), contiguous.
 Blob = bytes | str | np.ndarray
 Allocate = Callable[[tuple[int, ...]], np.ndarray]
+Look = Callable[[int, bytes | np.ndarray, np.ndarray], None]
 
 _WORTH = 4_000  # small files from which on starting a second interpreter (0.2 s) pays
 _SMALL = 2**14  # bytes; larger images spend their time in decoders, which threads run side by side
@@ -105,10 +106,13 @@ def read_keys(listing: Listing) -> np.ndarray:
     return keys
 
 
-def read_each(listing: Listing, rule: PixelRule) -> tuple[np.ndarray, dict[int, str]]:
-    """Return the keys, uint64 (N,), and what is wrong with each image that cannot be read or decoded; keeps no pixels."""
+def read_each(listing: Listing, rule: PixelRule, look: Look) -> tuple[np.ndarray, dict[int, str]]:
+    """Return the keys, uint64 (N,), and what is wrong with each image that cannot be read or decoded.
+
+    `look` is called with each of the others, in threads: its number, its bytes or raw pixels, its pixels by the rule.
+    """
     keys, failures = np.zeros(listing.count, np.uint64), dict[int, str]()
-    _work_through(listing, range(listing.count), keys, None, rule, failures)
+    _work_through(listing, range(listing.count), keys, None, rule, failures, look)
     return keys, failures
 
 
@@ -131,8 +135,9 @@ def _work_through(
     images: np.ndarray | None,
     rule: PixelRule | None,
     failures: dict[int, str] | None = None,
+    look: Look | None = None,
 ) -> None:
-    """Fill keys, and with a rule decode; what fails is noted in `failures` where given, else raised as DataError."""
+    """Fill keys, and with a rule decode, and look; what fails is noted in `failures` where given, else raised as DataError."""
     rows = {i: row for row, i in enumerate(index)}
 
     def one(i: int, blob: Blob) -> None:
@@ -142,6 +147,8 @@ def _work_through(
             pixels = to_rule(data, rule, listing, i)
             if images is not None:
                 images[rows[i]] = pixels
+            if look is not None:
+                look(i, data, pixels)
 
     def work(chunk: list[tuple[int, Blob]]) -> None:
         for i, blob in chunk:

@@ -3,7 +3,8 @@
 How splits come about. What a source brings is used as it is. A source without val holds out `val_fraction` of its train
 images. A source without any splits (class folders alone, images + labels, digits) is one pool: of each class 10% of the
 distinct images are test, `val_fraction` of the whole are val, the rest is train. All of it follows from the images'
-bytes (`splits.hold_out`), so it is the same on every machine, under any file names and at any image size.
+bytes (`splits.hold_out`), so it is the same on every machine, under any file names and at any image size. With `group_by`, a
+regex, whole groups of images are held out (`groups.hold_out_groups`), and the names say what is a group.
 """
 
 import os
@@ -19,6 +20,7 @@ import numpy as np
 
 from resfit.data import arrays, competition, folder, parquet, tables
 from resfit.data.cache import cached, in_memory
+from resfit.data.groups import find_groups, hold_out_groups, number_groups
 from resfit.data.images import ImageSet, PixelRule, join
 from resfit.data.listing import Allocate, Listing, Source, read, read_keys
 from resfit.data.splits import TEST_SHARE, hold_out
@@ -39,17 +41,27 @@ NAMES = ("cifar10", "cifar100", "digits")
 GROUP = "resfit.sources"
 
 
-def load_split(source: str | Path | Source, split: Split, rule: PixelRule, val_fraction: float = 0.1) -> ImageSet:
+def load_split(
+    source: str | Path | Source,
+    split: Split,
+    rule: PixelRule,
+    val_fraction: float = 0.1,
+    group_by: str | None = None,
+) -> ImageSet:
     """Return one split of a source, decoded by `rule` and cached; see the head of this file for what each split is.
 
     trainval is train and val together, train first where it brings both. Reading any other split never decodes a
     test image. Raises DataError for a source that is not understood or does not bring the split.
     """
-    return load_splits(source, (split,), rule, val_fraction)[0]
+    return load_splits(source, (split,), rule, val_fraction, group_by)[0]
 
 
 def load_splits(
-    source: str | Path | Source, splits: Sequence[Split], rule: PixelRule, val_fraction: float = 0.1
+    source: str | Path | Source,
+    splits: Sequence[Split],
+    rule: PixelRule,
+    val_fraction: float = 0.1,
+    group_by: str | None = None,
 ) -> list[ImageSet]:
     """Return several splits as `load_split` does each; the source is listed once, and what they share is opened once."""
     for split in splits:
@@ -58,25 +70,33 @@ def load_splits(
     if not 0 < val_fraction < 1:
         raise UsageError(f"val_fraction: {val_fraction} is not between 0 and 1. Use 0.1, say.")
     opened = open_source(source)
-    read = cache(lambda part: read_cached(opened, part, rule))
-    return [choose(opened, split, val_fraction, read) for split in splits]
+    read = cache(lambda part: read_cached(opened, part, rule, group_by))
+    return [choose(opened, split, val_fraction, read, group_by) for split in splits]
 
 
-def choose(opened: Source, split: Split, val_fraction: float, read: Callable[[str], ImageSet]) -> ImageSet:
+def choose(
+    opened: Source,
+    split: Split,
+    val_fraction: float,
+    read: Callable[[str], ImageSet],
+    group_by: str | None = None,
+) -> ImageSet:
     """Return a split of a source whose parts (train, val, test; of a pool trainval, test) `read` gets."""
     if "all" in opened.splits:
         if split == "test":
             return read("test")
-        return _without_or_with_val(read("trainval"), split, _share(val_fraction), 2, opened.name)
+        return _without_or_with_val(read("trainval"), split, _share(val_fraction), 2, opened.name, group_by)
     if split == "test" or (split == "val" and "val" in opened.splits):
         return read(split)
     train = read("train")
     if "val" not in opened.splits:
-        return _without_or_with_val(train, split, val_fraction, 3, opened.name)
+        return _without_or_with_val(train, split, val_fraction, 3, opened.name, group_by)
     return train if split == "train" else join([train, read("val")], f"{opened.name} (trainval)")
 
 
-def split_manifest(source: str | Path, val_fraction: float = 0.1) -> list[tuple[str, str, str]]:
+def split_manifest(
+    source: str | Path, val_fraction: float = 0.1, group_by: str | None = None
+) -> list[tuple[str, str, str]]:
     """Return (id, class, split) for every image of a source; images are hashed, none is decoded.
 
     The id is the path below the source, or the row number in its native split. Of a split that the source brings, only
@@ -86,20 +106,36 @@ def split_manifest(source: str | Path, val_fraction: float = 0.1) -> list[tuple[
     rows: list[tuple[str, str, str]] = []
     for native in opened.splits:
         listing = opened.list_split(native)
-        labels = _labels(listing)
-        names = np.full(listing.count, native, dtype=object)
-        if native == "all" or (native == "train" and "val" not in opened.splits):
-            keys = read_keys(listing)
-            rest = np.ones(listing.count, bool)
-            if native == "all":
-                rest = ~hold_out(keys, labels, listing.class_names, TEST_SHARE, opened.name)
-                names[:] = "test"
-            share, fewest = (_share(val_fraction), 2) if native == "all" else (val_fraction, 3)
-            held = hold_out(keys[rest], labels[rest], listing.class_names, share, opened.name, fewest)
-            names[rest] = np.where(held, "val", "train")
+        brought = native != "all" and (native != "train" or "val" in opened.splits)
+        keys = np.zeros(listing.count, np.uint64) if brought else read_keys(listing)
+        names = assign(opened, native, outline(listing, keys, opened.name), val_fraction, group_by)
         ids = listing.ids or tuple(map(str, range(listing.count)))
-        rows += [(i, listing.class_names[label], str(n)) for i, label, n in zip(ids, labels, names, strict=True)]
+        classes = (listing.class_names[label] for label in _labels(listing))
+        rows += zip(ids, classes, map(str, names), strict=True)
     return rows
+
+
+def assign(
+    opened: Source, native: str, images: ImageSet, val_fraction: float = 0.1, group_by: str | None = None
+) -> np.ndarray:
+    """Return the split that each image of a native split is in, text (N,): its own, or held out of it. No pixel is read."""
+    names = np.full(len(images), native, dtype=object)
+    pooled = native == "all"
+    if not pooled and (native != "train" or "val" in opened.splits):
+        return names
+    rest = np.arange(len(images))
+    if pooled:
+        held = hold_out_test(images, group_by)
+        names[held], rest = "test", np.flatnonzero(~held)
+    share, fewest = (_share(val_fraction), 2) if pooled else (val_fraction, 3)
+    names[rest] = np.where(_hold_out(images.take(rest), share, fewest, group_by), "val", "train")
+    return names
+
+
+def outline(listing: Listing, keys: np.ndarray, source: str, size: int = 1) -> ImageSet:
+    """Return a listing with its keys, (N,), as images that take no memory: all black."""
+    images = np.broadcast_to(np.uint8(0), (listing.count, 3, size, size))
+    return ImageSet(images, _labels(listing), listing.class_names, keys, source, listing.ids)
 
 
 def open_source(source: str | Path | Source) -> Source:
@@ -172,24 +208,37 @@ def _share(val_fraction: float) -> float:
     return val_fraction / (1 - TEST_SHARE)
 
 
-def _without_or_with_val(both: ImageSet, split: Split, share: float, fewest: int, source: str) -> ImageSet:
+def hold_out_test(pool: ImageSet, group_by: str | None) -> np.ndarray:
+    """Return which images of a pool are its test split, bool (N,)."""
+    return _hold_out(pool, TEST_SHARE, 3, group_by)
+
+
+def _hold_out(images: ImageSet, share: float, fewest: int, group_by: str | None) -> np.ndarray:
+    assert images.labels is not None
+    if group_by is None:
+        return hold_out(images.keys, images.labels, images.class_names, share, images.source, fewest)
+    groups = number_groups(find_groups(images.ids, group_by, images.source))
+    return hold_out_groups(images.keys, images.labels, groups, images.class_names, share, images.source)
+
+
+def _without_or_with_val(
+    both: ImageSet, split: Split, share: float, fewest: int, source: str, group_by: str | None
+) -> ImageSet:
     if split == "trainval":
         return both
-    assert both.labels is not None
-    held = hold_out(both.keys, both.labels, both.class_names, share, source, fewest)
+    held = _hold_out(replace(both, source=source), share, fewest, group_by)
     part = both.take(np.flatnonzero(held if split == "val" else ~held))
     return replace(part, source=f"{source} ({split}, held out by content)")
 
 
-def read_cached(opened: Source, part: str, rule: PixelRule) -> ImageSet:
+def read_cached(opened: Source, part: str, rule: PixelRule, group_by: str | None = None) -> ImageSet:
     """Decode one native split, or of a pool its test part or all but that, or get it from the cache."""
 
     def build(allocate: Allocate) -> ImageSet:
         listing = opened.list_split("all" if pooled else part)
-        labels = _labels(listing)
         index = np.arange(listing.count)
         if pooled:
-            held = hold_out(read_keys(listing), labels, listing.class_names, TEST_SHARE, opened.name)
+            held = hold_out_test(outline(listing, read_keys(listing), opened.name), group_by)
             index = np.flatnonzero(held if part == "test" else ~held)
         return read(listing, index.tolist(), rule, allocate, f"{opened.name} ({part})")
 
@@ -198,12 +247,13 @@ def read_cached(opened: Source, part: str, rule: PixelRule) -> ImageSet:
         raise DataError(f"{opened.name}: brings no {part} split, only {', '.join(opened.splits)}. Add {part} to it.")
     if opened.signature is None:
         return build(in_memory)
-    return cached(cache_key(opened, part, rule), build)
+    return cached(cache_key(opened, part, rule, group_by), build)
 
 
-def cache_key(opened: Source, part: str, rule: PixelRule) -> dict[str, Any]:
-    """Return what the cache knows a decoded part of a source by."""
-    return {"source": opened.signature, "part": part, "rule": [rule.size, rule.resize, rule.filter]}
+def cache_key(opened: Source, part: str, rule: PixelRule, group_by: str | None = None) -> dict[str, Any]:
+    """Return what the cache knows a decoded part of a source by; only a pool's parts are other ones by groups."""
+    key = {"source": opened.signature, "part": part, "rule": [rule.size, rule.resize, rule.filter]}
+    return key | {"groups": group_by} if group_by is not None and "all" in opened.splits else key
 
 
 def _labels(listing: Listing) -> np.ndarray:

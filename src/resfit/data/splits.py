@@ -24,7 +24,7 @@ def hold_out(
     Images of one class with the same key stay together. At least one distinct image a class stays on the other side.
     Raises DataError for a class with fewer than `fewest` distinct images.
     """
-    ranks = _mix(keys)
+    ranks = scramble(keys)
     held = np.zeros(len(keys), bool)
     for label, name in enumerate(class_names):
         members = np.flatnonzero(labels == label)
@@ -39,7 +39,7 @@ def hold_out(
     return held
 
 
-def _mix(keys: np.ndarray) -> np.ndarray:
+def scramble(keys: np.ndarray) -> np.ndarray:
     """Return a one-to-one scrambling of the keys (the finaliser of splitmix64; Steele, Lea, Flood, 2014)."""
     x = keys.astype(np.uint64) + np.uint64(_MIX)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -19,6 +19,7 @@ from resfit.evaluation.holdout import find_source, how_scored, open_held_out
 from resfit.evaluation.labels import balance, confident_mistakes, confusion, label_issues, suspicious
 from resfit.evaluation.metrics import score, softmax, wilson_interval
 from resfit.evaluation.selective import selective
+from resfit.recipe import Data
 from resfit.runs import open_run
 
 CORRUPTED = 1000  # images at most, those with the smallest keys
@@ -41,8 +42,8 @@ def evaluate_fully(
     bundle, (train, val) = open_held_out(run, data, device, "train", "val")
     assert train.labels is not None
     assert val.labels is not None
-    source, fraction = find_source(run, data), run.recipe.data.val_fraction
-    ids = {name: _ids(images, name, source, fraction) for name, images in (("train", train), ("val", val))}
+    source = find_source(run, data)
+    ids = {name: _ids(images, name, source, run.recipe.data) for name, images in (("train", train), ("val", val))}
     started = time.perf_counter()
     logits = bundle.logits(val)
     rate = len(val) / (time.perf_counter() - started)
@@ -72,11 +73,11 @@ def evaluate_fully(
     return value
 
 
-def _ids(images: ImageSet, split: str, source: str | Path, fraction: float) -> list[str]:
+def _ids(images: ImageSet, split: str, source: str | Path, how: Data) -> list[str]:
     """Return the images' ids: paths below the source, or row numbers in what the source brings."""
     if images.ids is not None:
         return list(images.ids)
-    found = [name for name, _, where in split_manifest(source, fraction) if where == split]
+    found = [name for name, _, where in split_manifest(source, how.val_fraction, how.group_by) if where == split]
     assert len(found) == len(images)
     return found
 

@@ -38,7 +38,8 @@ def open_held_out(
     if info["refit"]:
         raise UsageError(f"{run.folder}: was refit on train + val, so nothing is held out. Use `resfit test`.")
     bundle = load_bundle(run.folder, device)
-    found = load_splits(find_source(run, data), splits, bundle.rule, run.recipe.data.val_fraction)
+    how = run.recipe.data
+    found = load_splits(find_source(run, data), splits, bundle.rule, how.val_fraction, how.group_by)
     roles = {"train": "trained", "val": "chose"}
     for name, images in zip(splits, found, strict=True):
         if images.fingerprint != info["data"][name]:
@@ -61,14 +62,16 @@ def test(path: str | Path, data: str | Path | None = None, device: str = "auto",
         offer_card(run)  # a kill may have come between the receipt and the card
         return receipt | {"reopened": False}
     bundle = load_bundle(run.folder, device)
-    how, info, fraction = how_scored(run), run.info, run.recipe.data.val_fraction
+    how, info = how_scored(run), run.info
+    fraction, group_by = run.recipe.data.val_fraction, run.recipe.data.group_by
     if info["source"] is not None:  # else no source holds what it was trained on
-        train = load_split(find_source(run, data), "trainval" if info["refit"] else "train", bundle.rule, fraction)
+        trained: Literal["train", "trainval"] = "trainval" if info["refit"] else "train"
+        train = load_split(find_source(run, data), trained, bundle.rule, fraction, group_by)
         if train.fingerprint != info["data"]["train"]:
             raise DataError(
                 f"{train.source}: is not what the run was trained on, so its test split may not be unseen. Train anew."
             )
-    split = load_split(find_source(run, data), "test", bundle.rule, fraction)
+    split = load_split(find_source(run, data), "test", bundle.rule, fraction, group_by)
     _check_classes(bundle, split)
     opening = note_opening(split.fingerprint, run.folder)
     receipt = _score(bundle, split) | {

@@ -62,6 +62,11 @@ def _target(paths: list[Path], out: str | Path | None) -> Path:
         if len(paths) > 1:
             raise UsageError("report: several runs have no one folder. Say where to write: -o report.html.")
         return paths[0] / "report.html"
+    return html_file(out)
+
+
+def html_file(out: str | Path) -> Path:
+    """Return `out` as the file of a page; raises UsageError where it cannot be one."""
     target = Path(out)
     if target.is_dir():
         raise UsageError(f"{target}: is a folder. Name a file for -o.")
@@ -114,6 +119,26 @@ def _view(facts: Facts, room: int, data: str | Path | None) -> dict[str, Any]:
 
 def render(groups: list[Group], rows: list[dict[str, Any]], views: list[dict[str, Any]]) -> bytes:
     """Return the page, UTF-8."""
+    several = len(groups) > 1
+    split, charted = sections.charted(rows)
+    return fill(
+        "page.html",
+        groups=groups,
+        rows=rows,
+        views=views,
+        several=several,
+        split=split,
+        left_out=[row["name"] for row in rows if not row[split]],
+        charts=[chart for key in ("params", "macs") if (chart := figures.pareto(charted, key, split))]
+        if several
+        else [],
+        curves=_all_curves(groups) if several else [],
+        same_val=len({facts.info["data"]["val"] for group in groups for facts in group.runs}) == 1,
+    )
+
+
+def fill(template: str, **values: Any) -> bytes:
+    """Return a template of this folder filled in, with style and script, as UTF-8: a page that asks for nothing."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -135,20 +160,8 @@ def render(groups: list[Group], rows: list[dict[str, Any]], views: list[dict[str
     }
     script = (HERE / "script.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    several = len(groups) > 1
-    split, charted = sections.charted(rows)
-    page = environment.get_template("page.html").render(
-        groups=groups,
-        rows=rows,
-        views=views,
-        several=several,
-        split=split,
-        left_out=[row["name"] for row in rows if not row[split]],
-        charts=[chart for key in ("params", "macs") if (chart := figures.pareto(charted, key, split))]
-        if several
-        else [],
-        curves=_all_curves(groups) if several else [],
-        same_val=len({facts.info["data"]["val"] for group in groups for facts in group.runs}) == 1,
+    page = environment.get_template(template).render(
+        **values,
         script=Markup(script),
         digest=digest,
         style=Markup(_style()),

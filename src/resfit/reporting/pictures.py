@@ -26,8 +26,8 @@ def thumbnails(facts: Facts, rows: Sequence[int], room: int, data: str | Path | 
     from resfit.evaluation.holdout import find_source  # brings torch
 
     try:
-        rule = rule_from(facts.info["pixel_rule"])
-        val = load_split(find_source(facts.run, data), "val", rule, facts.recipe.data.val_fraction)
+        rule, held = rule_from(facts.info["pixel_rule"]), facts.recipe.data
+        val = load_split(find_source(facts.run, data), "val", rule, held.val_fraction, held.group_by)
         if val.fingerprint != facts.info["data"]["val"]:
             raise DataError(
                 f"{val.source}: its validation split is not the one the run chose on. Name the run's own data."
@@ -36,14 +36,14 @@ def thumbnails(facts: Facts, rows: Sequence[int], room: int, data: str | Path | 
         pixels = val.images[np.array(known, np.int64)]
     except (ResfitError, OSError, LookupError, TypeError) as error:
         return {}, " ".join(str(error).split())
-    return _encode(dict(zip(known, pixels, strict=True)), room), ""
+    return encode(dict(zip(known, pixels, strict=True)), room), ""
 
 
-def _encode(pixels: dict[int, np.ndarray], room: int) -> dict[int, str]:
-    """Return the data URIs of images uint8 (3, H, W), as large as the room for all of them allows."""
+def encode(pixels: dict[int, np.ndarray], room: int, form: str = "PNG") -> dict[int, str]:
+    """Return the data URIs of images uint8 (3, H, W), as large as `room` bytes for all allow; the last may be missing."""
     made: dict[int, str] = {}
     for side in SIDES:
-        made = {row: data_uri(image, side) for row, image in pixels.items()}
+        made = {row: data_uri(image, side, form) for row, image in pixels.items()}
         if sum(map(len, made.values())) <= room:
             return made
     kept: dict[int, str] = {}
@@ -54,10 +54,10 @@ def _encode(pixels: dict[int, np.ndarray], room: int) -> dict[int, str]:
     return kept
 
 
-def data_uri(pixels: np.ndarray, side: int) -> str:
-    """Return an image uint8 (3, H, W) as a PNG of at most `side` pixels a side."""
+def data_uri(pixels: np.ndarray, side: int, form: str = "PNG") -> str:
+    """Return an image uint8 (3, H, W) as a PNG or WEBP of at most `side` pixels a side."""
     image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     image.thumbnail((side, side))
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, form, **({"optimize": True} if form == "PNG" else {"quality": 85}))
+    return f"data:image/{form.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -25,6 +25,7 @@ from resfit.evaluation.config import bundle_folder
 from resfit.evaluation.holdout import find_source
 from resfit.evaluation.predict import images_at_once, predict_logits
 from resfit.models.spec import spec_to_dict
+from resfit.recipe import Data
 from resfit.runs import Run, open_run
 from resfit.shipping.gate import compare
 from resfit.shipping.graph import Graph, make_graph, plain
@@ -137,10 +138,10 @@ def _val_and_train(
         raise UsageError(f"{path}: is a bundle without its run, which knows the images. Name them with --data.")
     source = find_source(run, data) if run is not None else data
     assert source is not None
-    fraction = run.recipe.data.val_fraction if run is not None else 0.1
+    how = run.recipe.data if run is not None else Data()
 
     def load(split: Split) -> ImageSet:
-        return load_split(source, split, bundle.rule, fraction)
+        return load_split(source, split, bundle.rule, how.val_fraction, how.group_by)
 
     val = load("val")
     if val.class_names != bundle.class_names:

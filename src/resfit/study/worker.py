@@ -59,13 +59,13 @@ class Images:
 
     def __init__(self, data: str, fingerprint: str) -> None:
         self.data, self.fingerprint = data, fingerprint
-        self.read: dict[tuple[PixelRule, float], tuple[ImageSet, ImageSet]] = {}
+        self.read: dict[tuple[PixelRule, float, str | None], tuple[ImageSet, ImageSet]] = {}
 
     def of(self, recipe: Recipe) -> tuple[ImageSet, ImageSet]:
         """Return (train, val) as the recipe sees them. Raises DataError where they are not the study's."""
-        key = (pixel_rule(recipe), recipe.data.val_fraction)
+        key = (pixel_rule(recipe), recipe.data.val_fraction, recipe.data.group_by)
         if key not in self.read:
-            train_set, val_set = load_splits(self.data, ("train", "val"), key[0], recipe.data.val_fraction)
+            train_set, val_set = load_splits(self.data, ("train", "val"), *key)
             if train_set.fingerprint != self.fingerprint:
                 raise DataError(f"{self.data}: its images changed since the search began. Choose another --out.")
             self.read[key] = train_set, val_set

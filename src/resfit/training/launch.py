@@ -17,6 +17,7 @@ from resfit import durable
 from resfit.budget import check_budget
 from resfit.data.batches import make_normalize
 from resfit.data.feed import memory_limit
+from resfit.data.groups import check_groups
 from resfit.data.images import ImageSet
 from resfit.data.sources import Split, load_splits, open_source, split_manifest
 from resfit.errors import DataError, GateError, ResourceError, UsageError
@@ -92,11 +93,9 @@ def load_data(recipe: Recipe, data: str | Path, refit: bool, aloud: bool = False
     _keep_validation(recipe, refit)
     if not check_budget(cost(replace(recipe.network, classes=2)), recipe.budget).ok:
         _keep_budget(recipe)
-    rule = pixel_rule(recipe)
-    fraction = recipe.data.val_fraction
-    opened = open_source(data)
+    how, opened = recipe.data, open_source(data)
     splits: tuple[Split, ...] = ("trainval",) if refit else ("train", "val")
-    found = load_splits(opened, splits, rule, fraction)
+    found = load_splits(opened, splits, pixel_rule(recipe), how.val_fraction, how.group_by)
     if aloud and opened.layout:
         say(f"{data}: {opened.layout}")
     return found[0], None if refit else found[1]
@@ -119,6 +118,8 @@ def start(
     """
     recipe = resolve(fix_init(recipe), train_set)
     _keep_validation(recipe, val_set is None)
+    sets = {"train": train_set} | ({"val": val_set} if val_set else {})
+    ungrouped = check_groups(sets, recipe.data.group_by) if recipe.data.group_by else ""
     verdict = _keep_budget(recipe)
     tune(default_threads())
     place = choose_place(choose_device(device))
@@ -141,7 +142,7 @@ def start(
         chosen = f"{len(val_set):,} to choose on" if val_set else "refit on train + val, last weights kept"
         classes = len(train_set.class_names)
         say(f"{train_set.source}: {len(train_set):,} images to train on, {chosen}; {classes} classes")
-        for line in balance_warnings(recipe, train_set):
+        for line in [*([ungrouped] if ungrouped else []), *balance_warnings(recipe, train_set)]:
             say(line)
         say(f"run folder: {run.folder}")
         return _execute(run, recipe, train_set, val_set, progress)
@@ -416,7 +417,7 @@ def _write_manifest(run: Run, recipe: Recipe) -> None:
     """Write down who is in which split where the source brings none of its own."""
     source, file = run.info["source"], run.folder / "split.csv"
     if source is not None and not file.exists() and "all" in open_source(source).splits:
-        rows = split_manifest(source, recipe.data.val_fraction)
+        rows = split_manifest(source, recipe.data.val_fraction, recipe.data.group_by)
         durable.write_text(file, csv_text([("id", "class", "split"), *rows]))
 
 

@@ -1,9 +1,11 @@
 """data, bench, doctor: images and machine before training."""
 
+from pathlib import Path
+
 from resfit import printing
 from resfit.errors import UsageError
 from resfit.verbs.options import Add, Arguments, Verb, add_device
-from resfit.verbs.output import show
+from resfit.verbs.output import say, show
 
 
 def add(verb: Add) -> None:
@@ -19,10 +21,24 @@ def add(verb: Add) -> None:
         p.add_argument(
             "source", metavar="PATH", help="a folder, archive, .csv, .parquet or .npz, or cifar10, cifar100, digits"
         )
-        if name != "check":
-            p.add_argument("--image-size", type=int, default=32, metavar="N", help="pixels of a side (default 32)")
+        p.add_argument("--image-size", type=int, default=32, metavar="N", help="pixels of a side (default 32)")
+        p.add_argument(
+            "--resize",
+            choices=("squash", "crop", "pad"),
+            default="squash",
+            help="how other shapes become a square (default squash)",
+        )
+        p.add_argument(
+            "--group-by",
+            metavar="REGEX",
+            help="images whose ids have the same group of it stay together (data.group_by)",
+        )
+        if name == "check":
+            p.add_argument("-o", "--out", "--page", metavar="FILE", type=Path, help="write a page, .html")
             p.add_argument(
-                "--resize", choices=("squash", "crop", "pad"), default="squash", help="how other shapes become a square"
+                "--no-near",
+                action="store_true",
+                help="do not look for near-duplicates, which takes minutes from 60,000 images on",
             )
 
     p = verb("bench", do_bench, "Measure this machine, how much of it the networks use, and say what binds.")
@@ -59,16 +75,23 @@ def do_data_info(a: Arguments) -> int:
     """Print what is recognised of a data set."""
     from resfit.data.inspection import info
 
-    value = info(a.source, a.image_size, resize=a.resize)
+    value = info(a.source, a.image_size, resize=a.resize, group_by=a.group_by)
     show(a, value, printing.info_text(value))
     return 0
 
 
 def do_data_check(a: Arguments) -> int:
     """Read every image of a data set and print what is wrong; 4 where training or its score would be."""
-    from resfit.data.inspection import check
+    if a.out is not None:
+        from resfit.data.images import PixelRule
+        from resfit.reporting.datapage import check_on_page
 
-    value = check(a.source)
+        rule = PixelRule(a.image_size, a.resize)
+        value = check_on_page(a.source, a.out, rule, not a.no_near, a.group_by, say)
+    else:
+        from resfit.data.checking import check
+
+        value = check(a.source, not a.no_near, a.group_by, say)
     show(a, value, printing.check_text(value))
     return 0 if value["ok"] else 4
 
@@ -77,6 +100,6 @@ def do_data_prepare(a: Arguments) -> int:
     """Decode a data set into the cache."""
     from resfit.data.inspection import prepare
 
-    value = prepare(a.source, a.image_size, a.resize)
+    value = prepare(a.source, a.image_size, a.resize, a.group_by)
     show(a, value, printing.prepare_text(value))
     return 0
