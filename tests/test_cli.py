@@ -108,6 +108,7 @@ MISTAKES = {
     "data": (2, "info|check|prepare"),
     "data check digits --group-by (": (2, "group_by: '(' is no regular expression"),
     "data check digits --group-by x": (4, "group_by: its images have no ids"),
+    "data check digits --image-size 0": (2, "pixel rule: 0 pixels"),
     "data check digits -o page.pdf": (2, "page.pdf: is not .html"),
     "train digits --data digits --set data.group_by=(": (2, "data.group_by: is no regular expression"),
     "data inf digits": (2, "invalid choice: 'inf'"),

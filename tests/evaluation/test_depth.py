@@ -31,7 +31,7 @@ def asked(copy, tmp_path_factory):
     real = sources.read_cached
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESFIT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(sources, "read_cached", lambda opened, part, rule: parts.append(part) or real(opened, part, rule))
+        patch.setattr(sources, "read_cached", lambda opened, part, *how: parts.append(part) or real(opened, part, *how))
         return evaluate_fully(copy.folder, device="cpu"), parts
 
 

@@ -36,9 +36,9 @@ def test_training_and_evaluating_never_ask_for_the_test_split(tiny_recipe, digit
     asked = []
     real = sources.read_cached
 
-    def spy(opened, part, rule):
+    def spy(opened, part, *how):
         asked.append(part)
-        return real(opened, part, rule)
+        return real(opened, part, *how)
 
     monkeypatch.setattr(sources, "read_cached", spy)
     run = train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu")

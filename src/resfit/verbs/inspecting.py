@@ -82,11 +82,12 @@ def do_data_info(a: Arguments) -> int:
 
 def do_data_check(a: Arguments) -> int:
     """Read every image of a data set and print what is wrong; 4 where training or its score would be."""
+    from resfit.data.images import PixelRule
+
+    rule = PixelRule(a.image_size, a.resize)
     if a.out is not None:
-        from resfit.data.images import PixelRule
         from resfit.reporting.datapage import check_on_page
 
-        rule = PixelRule(a.image_size, a.resize)
         value = check_on_page(a.source, a.out, rule, not a.no_near, a.group_by, say)
     else:
         from resfit.data.checking import check
