@@ -7,13 +7,13 @@ import numpy as np
 
 from resfit.data.feed import pieces
 from resfit.data.images import ImageSet
+from resfit.data.problems import FEWEST
 from resfit.data.rows import Images
 from resfit.errors import DataError, UsageError
 from resfit.models.families import cost
 from resfit.models.spec import ModelSpec, resized
 from resfit.recipe import Channel3, Recipe
 
-FEWEST = 10  # training images of a class, below which it is named before training
 UNEVEN = 5  # times as many images of a class as of another
 SHOWN = 5  # small classes that are named
 
