@@ -26,7 +26,7 @@ from resfit.data.augment import make_augment
 from resfit.machine import default_threads, tune
 from resfit.plugins import check_params
 from resfit.recipefile import load_recipe
-from resfit.training.launch import make_state
+from resfit.training.init import make_state
 from resfit.training.step import make_step
 from result import show
 

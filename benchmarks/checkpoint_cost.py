@@ -20,7 +20,7 @@ from resfit.recipefile import load_recipe
 from resfit.runs import Run
 from resfit.training import loop
 from resfit.training.checkpoint import save_checkpoint
-from resfit.training.launch import make_state
+from resfit.training.init import make_state
 from resfit.training.state import state_tensors
 from result import keep, show
 

@@ -30,7 +30,7 @@ from resfit.machine import default_threads, tune
 from resfit.recipe import Recipe
 from resfit.recipefile import load_recipe
 from resfit.runs import open_run
-from resfit.training.launch import make_state
+from resfit.training.init import make_state
 from resfit.training.loop import batch_plan
 from resfit.training.step import make_step
 from result import show

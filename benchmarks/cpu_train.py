@@ -172,7 +172,7 @@ def make_ours(recipe: Any, train_set: Any) -> Callable[[], None]:
     import torch
 
     from resfit.data.batches import epoch_order
-    from resfit.training.launch import make_state
+    from resfit.training.init import make_state
     from resfit.training.step import make_step
 
     cpu, size = torch.device("cpu"), recipe.train.batch_size

@@ -36,7 +36,7 @@ from resfit.evaluation.predict import predict_logits
 from resfit.machine import default_threads, tune, versions
 from resfit.recipe import Recipe
 from resfit.recipefile import load_recipe
-from resfit.training.launch import make_state
+from resfit.training.init import make_state
 from resfit.training.loop import batch_plan
 from resfit.training.resolve import resolve
 from resfit.training.runlog import say

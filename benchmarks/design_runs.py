@@ -41,7 +41,8 @@ from resfit.recipefile import load_recipe
 from resfit.solver.answer import SCORES
 from resfit.solver.latency import measure_latency
 from resfit.solver.scores import score_network
-from resfit.training.launch import make_state, start
+from resfit.training.init import make_state
+from resfit.training.launch import start
 from resfit.training.step import make_step
 from result import device, show
 

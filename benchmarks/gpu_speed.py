@@ -37,7 +37,8 @@ from resfit.machine import commit, describe
 from resfit.models.families import build
 from resfit.recipe import Recipe
 from resfit.recipefile import load_recipe
-from resfit.training.launch import fit_to, start
+from resfit.training.init import fit_to
+from resfit.training.launch import start
 from result import show
 
 GOALS = {"airbench94_muon": 0.8, "airbench95": 0.5, "airbench96_faster": 1.0}

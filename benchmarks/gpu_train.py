@@ -33,7 +33,7 @@ from resfit.models.families import build, cost
 from resfit.recipe import Recipe
 from resfit.recipefile import load_recipe
 from resfit.training.compiled import compile_forward
-from resfit.training.launch import make_state
+from resfit.training.init import make_state
 from resfit.training.loop import batch_plan
 from resfit.training.precision import fix_precision
 from resfit.training.resolve import resolve

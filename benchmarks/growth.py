@@ -24,7 +24,7 @@ from resfit.data.feed import feed
 from resfit.machine import default_threads, tune
 from resfit.models.families import cost
 from resfit.recipefile import load_recipe
-from resfit.training.launch import make_state
+from resfit.training.init import make_state
 from resfit.training.step import make_step
 from result import keep, show
 

@@ -63,7 +63,7 @@ OWNERS = Probe("owners", r"^resume, interrupted, [5678] processes #[01]$", 6)
 HOLDER = Probe("owners", r"^beside a holder, [234] processes #0$", 3)
 
 DURABLE, CHECKPOINT, STATE = "durable.py", "training/checkpoint.py", "training/state.py"
-LAUNCH, LOOP, LOG = "training/launch.py", "training/loop.py", "training/runlog.py"
+EXECUTION, LOOP, LOG = "training/execution.py", "training/loop.py", "training/runlog.py"
 SAVER = "training/saver.py"
 SAVE = '    write_tensors(checkpoint_file(folder, step), tensors, header | {"step": step})\n'
 FLUSH = "            self.flush()\n"
@@ -115,11 +115,11 @@ FAULTS = {
     "the plateau's rate is dropped": Fault(STATE, 'Plateau(**header["plateau"])', "Plateau()", RESUMED),
     "the best epoch is forgotten": Fault(STATE, 'Best(**header["best"])', "Best()", STOPPED),
     "the seed is forgotten": Fault(
-        LAUNCH, 'steps) = run.info["seed"],', 'steps) = run.info["seed"] * (state.step == 0),', RESUMED
+        EXECUTION, 'steps) = run.info["seed"],', 'steps) = run.info["seed"] * (state.step == 0),', RESUMED
     ),
     "another run's checkpoint is taken": Fault(CHECKPOINT, "_refuse_other(path, header, same or {})", "pass", OTHER),
-    "rows of lost epochs are kept": Fault(LAUNCH, "        keep_rows(run.metrics_file, state.epoch)\n", "", RESUMED),
-    "temporary files of a kill are kept": Fault(LAUNCH, "durable.remove(left)", "pass", RESUMED),
+    "rows of lost epochs are kept": Fault(EXECUTION, "        keep_rows(run.metrics_file, state.epoch)\n", "", RESUMED),
+    "temporary files of a kill are kept": Fault(EXECUTION, "durable.remove(left)", "pass", RESUMED),
     "the order of images begins anew": Fault(
         LOOP, "done = state.step - epoch * steps_per_epoch", "done = 0 * epoch", RESUMED
     ),

@@ -24,7 +24,7 @@ from resfit.models.cost import Cost
 from resfit.models.families import build, cost
 from resfit.recipe import Recipe
 from resfit.recipefile import load_recipe
-from resfit.training.launch import make_state
+from resfit.training.init import make_state
 from resfit.training.precision import choose_precision
 from resfit.training.step import make_step
 

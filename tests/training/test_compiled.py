@@ -10,7 +10,8 @@ from resfit.recipefile import load_recipe
 from resfit.training import compiled
 from resfit.training.compiled import compile_forward, warm_up
 from resfit.training.ema import start_average
-from resfit.training.launch import make_state, train
+from resfit.training.init import make_state
+from resfit.training.launch import train
 from resfit.training.state import TrainState, state_tensors
 from resfit.training.step import make_step
 

@@ -9,7 +9,7 @@ from resfit.errors import UsageError
 from resfit.recipe import Freezing, Resizing
 from resfit.recipefile import load_recipe
 from resfit.training.course import make_shrink
-from resfit.training.launch import make_state
+from resfit.training.init import make_state
 from resfit.training.step import make_step
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from resfit.recipefile import load_recipe, recipe_names
 from resfit.training.compiled import compile_forward
-from resfit.training.launch import make_state
+from resfit.training.init import make_state
 from resfit.training.step import make_step
 
 META = torch.device("meta")

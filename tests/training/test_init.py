@@ -14,7 +14,8 @@ from resfit.models.families import build
 from resfit.runs import Run
 from resfit.training import loop
 from resfit.training.checkpoint import load_newest
-from resfit.training.launch import make_state, resume, train
+from resfit.training.init import make_state
+from resfit.training.launch import resume, train
 from runfiles import Killed, essence
 
 

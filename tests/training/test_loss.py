@@ -132,7 +132,7 @@ def test_a_resumed_student_finds_its_teacher_from_any_folder_and_knows_it_again(
     monkeypatch.chdir(tmp_path)
     settings = ["train.epochs=2", "distill.teacher=teacher"]
     whole = train(tiny_recipe, digits_npz, tmp_path / "whole", device="cpu", settings=settings)
-    monkeypatch.setattr("resfit.training.launch.finish", lambda *arguments: None)  # as if killed before the bundle
+    monkeypatch.setattr("resfit.training.execution.finish", lambda *arguments: None)  # as if killed before the bundle
     run = train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu", settings=settings)
     monkeypatch.undo()
     monkeypatch.chdir("/")

@@ -10,8 +10,9 @@ from torch import nn
 from resfit import machine
 from resfit.plugins import check_params
 from resfit.recipefile import load_recipe
-from resfit.training import launch, loop, precision
-from resfit.training.launch import make_state, resume, train
+from resfit.training import execution, launch, loop, precision
+from resfit.training.init import make_state
+from resfit.training.launch import resume, train
 from resfit.training.optim import muon, sgd
 from resfit.training.precision import choose_precision, make_autocast, make_scaler, scaled_update
 from resfit.training.state import restore, state_tensors
@@ -205,7 +206,7 @@ def test_the_scale_is_part_of_the_state():
 
 
 def test_a_float16_run_trains_and_resumes(monkeypatch, tmp_path, tiny_recipe, digits_npz):
-    monkeypatch.setattr(launch, "fix_precision", lambda recipe, device: recipe)
+    monkeypatch.setattr(execution, "fix_precision", lambda recipe, device: recipe)
     settings = ["train.precision=float16", "train.epochs=2"]
     whole = train(tiny_recipe, digits_npz, tmp_path / "whole", settings=settings, device="cpu")
 

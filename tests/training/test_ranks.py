@@ -25,9 +25,10 @@ from resfit.errors import ResourceError, UsageError
 from resfit.models.families import build
 from resfit.recipefile import load_recipe
 from resfit.runs import Run
-from resfit.training import launch, ranks, step, syncbn
+from resfit.training import init, ranks, step, syncbn
 from resfit.training.checkpoint import load_newest
-from resfit.training.launch import make_state, resume, train
+from resfit.training.init import make_state
+from resfit.training.launch import resume, train
 from resfit.training.ranks import Ranks, joined, own_batches, own_places
 from resfit.training.shadow import find_restarted, rendezvous
 from resfit.training.state import state_tensors
@@ -183,7 +184,7 @@ def in_float64(monkeypatch):
         return lambda images: normalize(images).double()
 
     monkeypatch.setattr(step, "make_normalize", make_normalize)
-    monkeypatch.setattr(launch, "build", lambda spec, seed: build(spec, seed).double())
+    monkeypatch.setattr(init, "build", lambda spec, seed: build(spec, seed).double())
 
 
 @pytest.mark.parametrize("settings", TECHNIQUES.values(), ids=TECHNIQUES)

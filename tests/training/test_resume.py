@@ -23,7 +23,8 @@ from resfit.recipefile import load_recipe, recipe_names
 from resfit.runs import Run, new_run, own
 from resfit.training import checkpoint, loop
 from resfit.training.checkpoint import checkpoints, load_newest, read_tensors, save_checkpoint
-from resfit.training.launch import make_state, resume, train
+from resfit.training.init import make_state
+from resfit.training.launch import resume, train
 from resfit.training.seeds import train_seeds
 from resfit.training.state import restore
 from runfiles import Killed, best_of, command, essence

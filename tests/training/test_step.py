@@ -9,7 +9,7 @@ from resfit.models.networks import NETWORKS
 from resfit.plugins import OPTIMIZERS, SCHEDULES, check_params, function
 from resfit.recipefile import load_recipe, recipe_names
 from resfit.training.ema import start_average, update_average
-from resfit.training.launch import make_state
+from resfit.training.init import make_state
 from resfit.training.loop import batch_plan
 from resfit.training.step import make_rate, make_step
 

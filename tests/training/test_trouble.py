@@ -22,7 +22,8 @@ from resfit.runs import Run, own
 from resfit.training import launch, loop
 from resfit.training.checkpoint import checkpoints, load_newest, read_tensors
 from resfit.training.divergence import Diverged, not_finite
-from resfit.training.launch import make_state, resume, start, train
+from resfit.training.init import make_state
+from resfit.training.launch import resume, start, train
 from resfit.training.memory import fitting_batch, is_out_of_memory
 from resfit.training.step import make_step
 from runfiles import Killed, command, essence
@@ -408,7 +409,7 @@ def test_other_versions_are_said(trained, tmp_path, monkeypatch, capsys):
     run = Run(shutil.copytree(trained.folder, tmp_path / "copy"))
     checkpoints(run.checkpoints)[-1].unlink()
     run.update(status="interrupted")
-    monkeypatch.setattr("resfit.training.launch.versions", lambda: trained.info["versions"] | {"torch": "9.9"})
+    monkeypatch.setattr("resfit.training.execution.versions", lambda: trained.info["versions"] | {"torch": "9.9"})
     resume(run.folder)
     assert "goes on with 9.9: the last bits may differ" in capsys.readouterr().err
 

@@ -1,60 +1,41 @@
 """How a run begins, continues and ends: `train` and `resume` around the loop."""
 
-import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from shlex import quote
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 
 from resfit import durable
 from resfit.budget import check_budget
-from resfit.data.batches import make_normalize
 from resfit.data.feed import memory_limit
 from resfit.data.groups import check_groups
 from resfit.data.images import ImageSet
-from resfit.data.sources import Split, load_splits, open_source, split_manifest
-from resfit.errors import DataError, GateError, ResourceError, UsageError
-from resfit.escaping import csv_text
+from resfit.data.sources import Split, load_splits, open_source
+from resfit.errors import DataError, GateError, UsageError
 from resfit.evaluation.config import pixel_rule
 from resfit.evaluation.holdout import find_source
 from resfit.machine import choose_device, commit, default_threads, describe, tune, versions
-from resfit.models.families import build, cost
-from resfit.plugins import function
+from resfit.models.families import cost
 from resfit.recipe import Recipe, recipe_to_toml
 from resfit.recipefile import as_recipe
 from resfit.runs import Run, new_run, open_run, refuse_taken
-from resfit.training.checkpoint import checkpoints, drop_later, load_newest
-from resfit.training.divergence import Diverged, roll_back
-from resfit.training.ema import start_average
-from resfit.training.init import fix_init, init_digest, load_init
-from resfit.training.loop import batch_plan, train_loop
+from resfit.training.execution import execute
+from resfit.training.init import fix_init, init_digest
 from resfit.training.loss import check_teacher, load_teacher, teacher_digest
-from resfit.training.memory import is_out_of_memory, out_of_memory
-from resfit.training.outcome import finish
-from resfit.training.precision import fix_precision, make_scaler
-from resfit.training.ranks import choose_place, make_interrupt, one_first, present, shared, together
+from resfit.training.ranks import choose_place, one_first, present, shared, together
 from resfit.training.resolve import balance_warnings, network_text, resolve
-from resfit.training.runlog import Interrupt, Interrupted, Progress, Pruned, keep_rows, say
+from resfit.training.runlog import Progress, say
 from resfit.training.shadow import (
     find_restarted,
     hold,
     is_restart,
-    note_size,
     refuse_differences,
     rendezvous,
     shared_run,
 )
-from resfit.training.state import TrainState, adopt, new_sums
-from resfit.training.syncbn import unite
-
-FITTED = 5_000 * 32 * 32  # pixels that a whitening convolution is computed from, as many as in Jordan 2024
 
 
 @together
@@ -145,7 +126,7 @@ def start(
         for line in [*([ungrouped] if ungrouped else []), *balance_warnings(recipe, train_set)]:
             say(line)
         say(f"run folder: {run.folder}")
-        return _execute(run, recipe, train_set, val_set, progress)
+        return execute(run, recipe, train_set, val_set, progress)
 
 
 def _describe(
@@ -246,80 +227,7 @@ def _continue(
         run.update(**changes)
         if fresh and present().first:
             _start_over(run)
-        return _execute(run, recipe, train_set, val_set, progress)
-
-
-def _execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | None, progress: Progress | None) -> Run:
-    info = run.info
-    device, seed = choose_place(torch.device(info["device_type"])), info["seed"]
-    same = {"recipe": recipe_to_toml(recipe), "seed": seed, "class_names": list(train_set.class_names)}
-    same |= {"data": train_set.fingerprint}
-    recipe = fix_precision(recipe, device)
-    begun = shared(lambda: bool(checkpoints(run.checkpoints)) or run.metrics_file.exists())
-    if not begun and init_digest(recipe) != info.get("init"):
-        raise UsageError(f"{recipe.init}: holds other weights than when the run was made. Train anew.")
-    state = make_state(recipe, seed, device, None if begun else train_set)
-    if begun:
-        _load(run, state, same)  # raises: rows without a checkpoint must not start over in silence
-    note_size(run)
-    run.update(precision=recipe.train.precision, status="running", error=None)
-    if present().many:
-        recipe = unite(state, recipe)
-    if present().first:
-        for left in run.folder.rglob(".*.tmp"):  # what a kill within the durable writer left
-            durable.remove(left)
-        _write_manifest(run, recipe)
-        keep_rows(run.metrics_file, state.epoch)
-    progress = progress or Progress(recipe.train.epochs, len(train_set))
-    same |= {"versions": versions(), "threads": torch.get_num_threads()}
-    try:
-        with make_interrupt().watching() as interrupt:
-            _train(recipe, state, train_set, val_set, run, same, interrupt, progress)
-    except Interrupted as stop:
-        _note_end(run, status="interrupted")
-        say(f"{stop}; continue with: resfit resume {quote(str(run.folder))}")
-        raise
-    except Pruned:
-        _note_end(run, status="pruned")
-        raise
-    except Exception as error:
-        _note_end(run, status="failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise
-    if present().first:
-        finish(run, recipe, state, train_set, val_set)
-    return run
-
-
-def _train(
-    recipe: Recipe,
-    state: TrainState,
-    train_set: ImageSet,
-    val_set: ImageSet | None,
-    run: Run,
-    same: dict[str, Any],
-    interrupt: Interrupt,
-    progress: Progress,
-) -> None:
-    """Train to the end, through rollbacks; what is out of memory says what would fit."""
-    seed, (_, steps) = run.info["seed"], batch_plan(recipe, len(train_set))
-    short = False
-    while not short:
-        try:
-            train_loop(recipe, state, train_set, val_set, run, seed, same, interrupt, progress.step, progress.epoch)
-            return
-        except Diverged as error:
-            roll_back(run, recipe, state, same, steps, error)
-        except Exception as error:
-            short = is_out_of_memory(error)
-            if not short:
-                raise
-    raise out_of_memory(recipe, state, str(run.folder))  # here, where the failed step's memory is free again
-
-
-def _note_end(run: Run, **changes: str) -> None:
-    """Write down how training ended; a disk that does not take it must not hide why it did."""
-    with contextlib.suppress(ResourceError):
-        run.update(**changes)
+        return execute(run, recipe, train_set, val_set, progress)
 
 
 def _start_over(run: Run) -> None:
@@ -328,50 +236,6 @@ def _start_over(run: Run) -> None:
     made = sorted(run.checkpoints.glob("*.safetensors"), reverse=True)
     for path in [run.summary_file, run.evaluation_file, *made, run.metrics_file]:
         durable.remove(path, must=True)
-
-
-def make_state(recipe: Recipe, seed: int, device: torch.device, train_set: ImageSet | None = None) -> TrainState:
-    """Return the state before the first step: weights drawn from the seed, channels last, optimizer and average empty.
-
-    A network that takes something from images (`fit`, a whitening convolution) takes it from `train_set`; so does one that
-    starts from a bundle, of whose classes it may have to forget. Without, both are left out: a checkpoint brings all weights.
-    """
-    model = build(recipe.network, seed)
-    if train_set is not None:
-        fit_to(model, recipe, train_set)
-        if recipe.init is not None:
-            load_init(model, recipe, train_set.class_names)
-    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optim = recipe.optim
-    make = function("optimizers", optim.name)
-    optimizer = make(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, **optim.params)
-    average = start_average(model) if recipe.train.ema_decay > 0 else None
-    scaler = make_scaler(recipe.train.precision, device)
-    return TrainState(model, optimizer, average, scaler=scaler, sums=new_sums(device))
-
-
-def fit_to(model: nn.Module, recipe: Recipe, train_set: ImageSet) -> None:
-    """Let a network that wants it see normalised images: evenly spaced ones, since a folder lists them class by class."""
-    fit: Callable[[Tensor], None] | None = getattr(model, "fit", None)
-    if fit is not None:
-        count = min(len(train_set), max(1, FITTED // recipe.network.image_size**2))
-        rows = np.linspace(0, len(train_set) - 1, count).astype(np.int64)
-        normalize = make_normalize(recipe.data.mean or (), recipe.data.std or (), torch.device("cpu"))
-        fit(normalize(torch.from_numpy(train_set.take(rows).images[:])))
-
-
-def _load(run: Run, state: TrainState, same: dict[str, Any]) -> None:
-    tensors, header, damaged = shared(lambda: load_newest(run.checkpoints, same))
-    for line in damaged:
-        say(line)
-    if present().first:
-        drop_later(run.checkpoints, header["step"])  # or they would count among those that are kept
-    adopt(state, tensors, header)
-    now = {"threads": torch.get_num_threads(), **versions()}
-    for name, then in {"threads": header["threads"], **header["versions"]}.items():
-        if now.get(name) != then:
-            say(f"{run.folder}: began with {name} {then}, goes on with {now.get(name)}: the last bits may differ")
-    say(f"{run.folder}: continues at step {state.step} (epoch {state.epoch + 1})")
 
 
 def check_place(data: str | Path, out: str | Path | None, device: str) -> None:
@@ -411,14 +275,6 @@ def _keep_validation(recipe: Recipe, refit: bool) -> None:
             f"{recipe.name}: train.early_stopping: --refit leaves no validation split to stop by. Set it to 0, and "
             "train.epochs to the number chosen."
         )
-
-
-def _write_manifest(run: Run, recipe: Recipe) -> None:
-    """Write down who is in which split where the source brings none of its own."""
-    source, file = run.info["source"], run.folder / "split.csv"
-    if source is not None and not file.exists() and "all" in open_source(source).splits:
-        rows = split_manifest(source, recipe.data.val_fraction, recipe.data.group_by)
-        durable.write_text(file, csv_text([("id", "class", "split"), *rows]))
 
 
 def absolute(data: str | Path) -> str:
