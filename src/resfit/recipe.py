@@ -194,9 +194,7 @@ class Recipe(Section):
     model_config = ConfigDict(arbitrary_types_allowed=True)
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     network: Annotated[ModelSpec, PlainValidator(to_spec)]
-    init: str | None = (
-        None  # a run or bundle folder, whose weights training starts from; but the head, for other classes
-    )
+    init: str | None = None  # a run or bundle whose weights training starts from; for other classes all but the head
     budget: Budget = Budget()
     data: Data = Data()
     augment: dict[str, dict[str, Any]] = {}

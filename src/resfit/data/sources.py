@@ -95,7 +95,7 @@ def choose(
 
 
 def split_manifest(
-    source: str | Path, val_fraction: float = 0.1, group_by: str | None = None
+    source: str | Path | Source, val_fraction: float = 0.1, group_by: str | None = None
 ) -> list[tuple[str, str, str]]:
     """Return (id, class, split) for every image of a source; images are hashed, none is decoded.
 
@@ -106,8 +106,7 @@ def split_manifest(
     rows: list[tuple[str, str, str]] = []
     for native in opened.splits:
         listing = opened.list_split(native)
-        brought = native != "all" and (native != "train" or "val" in opened.splits)
-        keys = np.zeros(listing.count, np.uint64) if brought else read_keys(listing)
+        keys = np.zeros(listing.count, np.uint64) if _is_brought(opened, native) else read_keys(listing)
         names = assign(opened, native, outline(listing, keys, opened.name), val_fraction, group_by)
         ids = listing.ids or tuple(map(str, range(listing.count)))
         classes = (listing.class_names[label] for label in _labels(listing))
@@ -120,16 +119,20 @@ def assign(
 ) -> np.ndarray:
     """Return the split that each image of a native split is in, text (N,): its own, or held out of it. No pixel is read."""
     names = np.full(len(images), native, dtype=object)
-    pooled = native == "all"
-    if not pooled and (native != "train" or "val" in opened.splits):
+    if _is_brought(opened, native):
         return names
-    rest = np.arange(len(images))
+    pooled, rest = native == "all", np.arange(len(images))
     if pooled:
         held = hold_out_test(images, group_by)
         names[held], rest = "test", np.flatnonzero(~held)
     share, fewest = (_share(val_fraction), 2) if pooled else (val_fraction, 3)
     names[rest] = np.where(_hold_out(images.take(rest), share, fewest, group_by), "val", "train")
     return names
+
+
+def _is_brought(opened: Source, native: str) -> bool:
+    """Return whether a native split stays whole: nothing is held out of it."""
+    return native != "all" and (native != "train" or "val" in opened.splits)
 
 
 def outline(listing: Listing, keys: np.ndarray, source: str, size: int = 1) -> ImageSet:

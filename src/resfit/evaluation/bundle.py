@@ -111,8 +111,13 @@ def _timm_keys(recipe: Recipe, class_names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def weights_digest(path: str | Path) -> str:
-    """Return a hash of the weights in a run or bundle folder, by which a resumed run knows them again. Raises OSError."""
+def weights_digest(path: str | Path | None) -> str | None:
+    """Return a hash of the weights in a run or bundle folder, by which a resumed run knows them again; None for none.
+
+    Raises OSError.
+    """
+    if path is None:
+        return None
     file = bundle_folder(path) / "model.safetensors"
     return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
 

@@ -124,6 +124,9 @@ def _load(run: Run, state: TrainState, same: dict[str, Any]) -> None:
 def _write_manifest(run: Run, recipe: Recipe) -> None:
     """Write down who is in which split where the source brings none of its own."""
     source, file = run.info["source"], run.folder / "split.csv"
-    if source is not None and not file.exists() and "all" in open_source(source).splits:
-        rows = split_manifest(source, recipe.data.val_fraction, recipe.data.group_by)
+    if source is None or file.exists():
+        return
+    opened = open_source(source)  # once: a table looks at every file that it lists
+    if "all" in opened.splits:
+        rows = split_manifest(opened, recipe.data.val_fraction, recipe.data.group_by)
         durable.write_text(file, csv_text([("id", "class", "split"), *rows]))

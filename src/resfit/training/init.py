@@ -75,16 +75,11 @@ def fix_init(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"init": str(Path(recipe.init).absolute()), "data": data})
 
 
-def init_digest(recipe: Recipe) -> str | None:
-    """Return a hash of the weights that the recipe starts from; None where it starts from its seed."""
-    return None if recipe.init is None else weights_digest(recipe.init)
-
-
 def refuse_other_init(recipe: Recipe, digest: str | None) -> None:
     """Raise UsageError where the bundle that the recipe starts from has gone, or has other weights than those of this hash."""
     if recipe.init is not None:
         _read(recipe)
-        if init_digest(recipe) != digest:
+        if weights_digest(recipe.init) != digest:
             raise UsageError(f"init: {recipe.init}: holds other weights than when the run was made. Train anew.")
 
 

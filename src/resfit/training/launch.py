@@ -15,6 +15,7 @@ from resfit.data.groups import check_groups
 from resfit.data.images import ImageSet
 from resfit.data.sources import Split, load_splits, open_source
 from resfit.errors import DataError, GateError, UsageError
+from resfit.evaluation.bundle import weights_digest
 from resfit.evaluation.config import pixel_rule
 from resfit.evaluation.holdout import find_source
 from resfit.machine import choose_device, commit, default_threads, describe, tune, versions
@@ -23,8 +24,8 @@ from resfit.recipe import Recipe, recipe_to_toml
 from resfit.recipefile import as_recipe
 from resfit.runs import Run, new_run, open_run, refuse_taken
 from resfit.training.execution import execute
-from resfit.training.init import fix_init, init_digest
-from resfit.training.loss import check_teacher, load_teacher, teacher_digest
+from resfit.training.init import fix_init
+from resfit.training.loss import check_teacher, load_teacher
 from resfit.training.ranks import choose_place, one_first, present, shared, together
 from resfit.training.resolve import balance_warnings, network_text, resolve
 from resfit.training.runlog import Progress, say
@@ -156,8 +157,8 @@ def _describe(
         macs=total.macs,
         budget=asdict(recipe.budget),
         verdict=verdict,
-        teacher=teacher_digest(recipe),
-        init=init_digest(recipe),
+        teacher=weights_digest(recipe.distill.teacher),
+        init=weights_digest(recipe.init),
         device=describe(place),
         device_type=str(place),
         rendezvous=rendezvous(),
@@ -191,7 +192,7 @@ def resume(
     if train_set.order != info["order"] or (val_set and val_set.fingerprint != info["data"]["val"]):
         raise DataError(f"{source}: its images, labels or their order changed since the run began. Train anew.")
     load_teacher(recipe, train_set.class_names, torch.device(info["device_type"]))
-    if teacher_digest(recipe) != info.get("teacher"):
+    if weights_digest(recipe.distill.teacher) != info.get("teacher"):
         raise UsageError(
             f"{recipe.distill.teacher}: the teacher has other weights than when the run began. Train anew."
         )

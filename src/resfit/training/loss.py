@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from resfit.data.images import ImageSet
 from resfit.errors import UsageError
-from resfit.evaluation.bundle import load_bundle, weights_digest
+from resfit.evaluation.bundle import load_bundle
 from resfit.recipe import Distill, Recipe
 
 Teacher = Callable[[Tensor], Tensor]
@@ -49,11 +49,6 @@ def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> 
     """
     ours, theirs = (log_softmax(values.float() / temperature, 1) for values in (logits, teacher_logits))
     return kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
-
-
-def teacher_digest(recipe: Recipe) -> str | None:
-    """Return a hash of the teacher's weights, by which a resumed run knows them again; None where there is no teacher."""
-    return None if recipe.distill.teacher is None else weights_digest(recipe.distill.teacher)
 
 
 def check_teacher(recipe: Recipe, train_set: ImageSet, device: torch.device) -> str | None:
