@@ -4,6 +4,7 @@ The agent is torchrun's own (`elastic_launch`), which forks its ranks here from 
 """
 
 import contextlib
+import importlib
 import json
 import os
 import random
@@ -12,13 +13,17 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import forks
 import tiny
 from figure import Figure, Round, spread
 
 RECIPES = ("default", "own-average")
-QUARTERS, EACH = 4, 9
+QUARTERS = 4
+MOMENTS = (*(f"quarter {k + 1}" for k in range(QUARTERS)), "the end")
+EACH = 9
+HOLD = 0.7  # seconds at most into the end of a run, which rank 0 does alone and which takes no time with a tiny one
 TIMEOUT = 3.0  # seconds after which a stopped rank is missed, RESFIT_TIMEOUT
 ENDS = {
     "killed": 10.0,
@@ -28,27 +33,29 @@ ENDS = {
 
 
 def rounds(base: Path) -> list[Round]:
-    """Return rounds for each way, rank and quarter of the time."""
+    """Return rounds for each way, rank and quarter of the time, and for what rank 0 does after training."""
     found = []
     for way in ENDS:
         for rank in (0, 1):
-            for quarter in range(QUARTERS):
-                found += [
-                    Round(f"rank {rank} {way}, quarter {quarter + 1}", str(k), (way, rank, quarter))
-                    for k in range(EACH)
-                ]
+            for moment in MOMENTS:
+                found += [Round(f"rank {rank} {way}, {moment}", str(k), (way, rank, moment)) for k in range(EACH)]
     return spread(found)
 
 
 def check(base: Path, folder: Path, item: Round) -> str:
     """Hurt a rank, see the job end in time with a line that names it, let it go on, and compare."""
-    way, rank, quarter = item.what
+    way, rank, moment = item.what
     draw = random.Random(item.key)
     recipe = draw.choice(RECIPES)
     theirs, seconds = whole(base, recipe)
     out, log = folder / "run", folder / "log"
-    pid = forks.start(job(base, recipe, out, folder, restarts=int(way == "killed, restarted")), log)
-    time.sleep(seconds * (quarter + draw.random()) / QUARTERS)
+    hurt = job(base, recipe, out, folder, restarts=int(way == "killed, restarted"), hold=moment == "the end")
+    pid = forks.start(hurt, log)
+    if moment == "the end":
+        _wait_for(folder / "ending")
+        time.sleep(HOLD * draw.random())
+    else:
+        time.sleep(seconds * (MOMENTS.index(moment) + draw.random()) / QUARTERS)
     while way == "stopped" and not out.exists():  # until they have met: one that does not come at all has five minutes
         time.sleep(0.002)
     trained = (out / "metrics.jsonl").exists()
@@ -84,7 +91,7 @@ def whole(base: Path, recipe: str) -> tuple[dict[str, str], float]:
     return tiny.essence(folder / "run"), time.monotonic() - started
 
 
-def job(base: Path, recipe: str, out: Path, folder: Path, restarts: int = 0) -> Callable[[], int]:
+def job(base: Path, recipe: str, out: Path, folder: Path, restarts: int = 0, hold: bool = False) -> Callable[[], int]:
     """Return a task that is torchrun's agent, with two ranks."""
 
     def task() -> int:
@@ -104,7 +111,7 @@ def job(base: Path, recipe: str, out: Path, folder: Path, restarts: int = 0) -> 
             start_method="fork",
         )
         try:
-            elastic_launch(config, be_rank)(str(base), recipe, str(out), str(folder))
+            elastic_launch(config, be_rank)(str(base), recipe, str(out), str(folder), hold)
         except ChildFailedError:
             return 1
         return 0
@@ -112,15 +119,36 @@ def job(base: Path, recipe: str, out: Path, folder: Path, restarts: int = 0) -> 
     return task
 
 
-def be_rank(base: str, recipe: str, out: str, folder: str) -> None:
+def be_rank(base: str, recipe: str, out: str, folder: str, hold: bool) -> None:
     """Be one of the ranks, and note the process."""
     note = Path(folder, f"rank-{os.environ['RANK']}")
     note.with_suffix(".new").write_text(str(os.getpid()))
     note.with_suffix(".new").replace(note)
+    if hold:
+        _hold_the_end(Path(folder))
     restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     go = tiny.begin if restarted else tiny.go_on
     if code := go(Path(base), recipe, Path(out)):
         raise SystemExit(code)
+
+
+def _wait_for(file: Path) -> None:
+    deadline = time.monotonic() + forks.BOUND
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+def _hold_the_end(folder: Path) -> None:
+    """Have rank 0 take its time between the ranks' last exchange and the end of the run."""
+    execution: Any = importlib.import_module("resfit.training.execution")
+    finish = execution.finish
+
+    def held(*args: Any) -> None:
+        (folder / "ending").touch()
+        time.sleep(HOLD)
+        finish(*args)
+
+    execution.finish = held
 
 
 def _finished(out: Path) -> bool:
@@ -130,9 +158,8 @@ def _finished(out: Path) -> bool:
 
 def _signal(folder: Path, rank: int, number: int) -> None:
     """Send a signal to a rank, once it is there and where it still is."""
-    note, deadline = folder / f"rank-{rank}", time.monotonic() + forks.BOUND
-    while not note.exists() and time.monotonic() < deadline:
-        time.sleep(0.002)
+    note = folder / f"rank-{rank}"
+    _wait_for(note)
     with contextlib.suppress(ProcessLookupError):
         os.kill(int(note.read_text()), number)
 

@@ -294,6 +294,7 @@ def test_a_rank_that_has_left_is_not_missed(monkeypatch):
     monkeypatch.setattr("resfit.training.watch.GRACE", 30.0)
     store, watch = watch_beside("1 7 0 33", 0.5)
     store.set("left/1", "1")
+    store.set("left/0", "1")
     time.sleep(2)
     assert watch.over is None
     watch.stop()
@@ -343,7 +344,7 @@ class Job:
         return code, time.monotonic() - begun, self.log.read_text()
 
 
-def torchrun(log, *words, restarts=0, timeout=60, cwd=None):
+def torchrun(log, *words, restarts=0, timeout=60, cwd=None, program=("-m", "resfit")):
     run = [
         sys.executable,
         "-m",
@@ -354,7 +355,7 @@ def torchrun(log, *words, restarts=0, timeout=60, cwd=None):
     ]
     environment = {**os.environ, "RESFIT_TIMEOUT": str(timeout), "OMP_NUM_THREADS": "1"}
     with log.open("w") as file:
-        command = [*run, "-m", "resfit", *map(str, words)]
+        command = [*run, *map(str, program), *map(str, words)]
         return Job(subprocess.Popen(command, stdout=file, stderr=file, env=environment, cwd=cwd), log)
 
 
@@ -496,6 +497,43 @@ def test_stopped_by_a_signal_killed_and_hung_it_goes_on_as_if_nothing_had_been(w
     assert 6 <= len(run.metrics) < 12
     assert plain_rows(run) == plain_rows(whole)[: len(run.metrics)]
     assert load_newest(run.checkpoints)[1]["step"] == 5 * len(run.metrics)
+
+
+HELD = """import sys, time
+from pathlib import Path
+from resfit.training import execution
+finish = execution.finish
+
+def hold(run, *rest):
+    Path(run.folder, "held").touch()
+    time.sleep(20)
+    finish(run, *rest)
+
+execution.finish = hold
+from resfit.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_killed_while_rank_0_does_the_end_of_the_run_it_is_named(rank, whole, words, place):
+    """No rank waits for another then: torchrun looks ten times a second, and ended the one left before it had seen why."""
+    run, program = Run(place / f"held-{rank}"), place / "held.py"
+    program.write_text(HELD)
+    job = torchrun(place / f"held-{rank}.log", *words, "--out", run.folder, program=[program])
+    deadline = time.monotonic() + 60
+    while not (run.folder / "held").exists():
+        assert job.process.poll() is None, job.log.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(job.worker(rank), signal.SIGKILL)
+    code, seconds, said = job.end()
+    assert code == 1
+    assert seconds < 10
+    (line,) = said_by_us(said)
+    assert line.startswith(f"resfit: rank {rank} of 2: has died (last heard of at step ")
+    assert resume(run.folder).info["status"] == "finished"
+    assert essence(run)[:2] == essence(whole)[:2]
 
 
 def test_two_ranks_run_goes_on_with_one(whole, words, place, capsys):

@@ -78,6 +78,7 @@ def joined() -> Iterator[Ranks]:
         yield present()
         return
     _watch = watch = _join(int(os.environ["RANK"]), size)
+    watch.heed()
     try:
         with contextlib.ExitStack() as stack:
             if watch.rank:

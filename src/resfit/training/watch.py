@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from torch._C._distributed_c10d import Store
 
@@ -63,6 +64,7 @@ class Watch:
         self.step, self.folder = 0, ""
         self.calls, self.waiting, self.broken = 0, False, False
         self._stop, self._claiming = threading.Event(), threading.Lock()
+        self._before: Any = None  # of SIGTERM
         me = [socket.gethostname(), os.getpid(), birth(os.getpid())]
         store.set(f"who/{rank}", json.dumps(me))
         store.set(f"beat/{rank}", "0 0 0 0")
@@ -78,6 +80,20 @@ class Watch:
         now = time.monotonic()
         host, process, born = json.loads(self.store.get(f"who/{rank}"))
         return Peer(host, process, born, beat_at=now, move_at=now)
+
+    def heed(self) -> None:
+        """From now on see, where torchrun ends this rank because of another, which that is, before leaving.
+
+        What catches the signal itself meanwhile, as training does, comes first.
+        """
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._be_ended)
+
+    def _be_ended(self, number: int, frame: object) -> None:
+        until = time.monotonic() + 2 * BEAT
+        while self.over is None and time.monotonic() < until:
+            time.sleep(0.02)
+        raise self.over or SystemExit(128 + number)
 
     @contextlib.contextmanager
     def wait(self) -> Iterator[None]:
@@ -133,6 +149,8 @@ class Watch:
         """End the thread."""
         self._stop.set()
         self._thread.join(GRACE)
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
 
     def _run(self) -> None:
         count = 0
@@ -165,7 +183,7 @@ class Watch:
             if f"{calls} {waiting}" != peer.move:
                 peer.move, peer.move_at = f"{calls} {waiting}", now
             what = "" if rank == self.rank else self._wrong(peer, waiting == "1", now)
-            if what and not self.store.check([f"left/{rank}"]):
+            if what and not self.store.check([f"left/{rank}", "left/0"]):  # rank 0 still does the end of the run
                 where = f"last heard of at step {step}, process {peer.process} on {peer.host}"
                 self._claim(f"rank {rank} of {self.world_size}: {what} ({where}). {self._advice()}", 6, peer)
                 return
