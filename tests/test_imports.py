@@ -34,6 +34,18 @@ ALLOWED["demo"] = {"escaping", "data", "evaluation", "training"}
 ALLOWED["doctor"] = {"", "machine", "data", "evaluation"}
 ALLOWED["bench"] = {"data", "evaluation", "machine", "models", "recipe", "recipefile", "training"}
 ALLOWED["solver"] = {"errors", "machine", "models", "budget", "evaluation"}
+ALLOWED["planner"] = {
+    "errors",
+    "machine",
+    "models",
+    "budget",
+    "recipe",
+    "recipefile",
+    "runs",
+    "data",
+    "solver",
+    "training",
+}
 ALLOWED["shipping"] = {*ALLOWED, "shipping", ""} - {
     "training",
     "published",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from resfit.models.families import build, cost
     from resfit.models.networks import network
     from resfit.models.spec import ModelSpec
+    from resfit.planner import fit
     from resfit.published.reproduction import reproduce
     from resfit.recipe import Recipe
     from resfit.recipefile import load_recipe
@@ -44,6 +45,7 @@ _HOMES = {
     "draw_curves": "resfit.curves:draw_curves",
     "evaluate": "resfit.evaluation.holdout:evaluate",
     "evaluate_fully": "resfit.evaluation.depth:evaluate_fully",
+    "fit": "resfit.planner:fit",
     "export": "resfit.shipping.export:export",
     "serve": "resfit.shipping.server:serve",
     "load": "resfit.evaluation.bundle:load_bundle",
@@ -74,6 +76,7 @@ __all__ = [
     "evaluate",
     "evaluate_fully",
     "export",
+    "fit",
     "load",
     "load_recipe",
     "network",

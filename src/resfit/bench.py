@@ -19,7 +19,7 @@ from resfit.data.augment import make_augment
 from resfit.data.images import PixelRule
 from resfit.evaluation.bundle import Bundle
 from resfit.evaluation.stream import stream_logits
-from resfit.machine import choose_device, default_threads, describe, tune
+from resfit.machine import choose_device, default_threads, describe, synchronize, tune
 from resfit.models.cost import Cost
 from resfit.models.families import build, cost
 from resfit.recipe import Recipe
@@ -187,10 +187,7 @@ def _per_second(work: Callable[[], object], device: torch.device, seconds: float
         started = time.perf_counter()
         for _ in range(times):
             work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        elif device.type == "mps":
-            torch.mps.synchronize()
+        synchronize(device)
         return time.perf_counter() - started
 
     run(1)

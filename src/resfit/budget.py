@@ -55,6 +55,13 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
+def duration_text(seconds: float) -> str:
+    """Return a time as people say it."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def check_budget(cost: Cost, budget: Budget) -> Verdict:
     """Compare a cost with a budget."""
     spent = {"max_params": cost.params, "max_macs": cost.macs, "max_bytes": cost.weight_bytes, "max_ram": cost.peak}

@@ -154,6 +154,16 @@ def _memory_left(group: Path) -> int:
         return sys.maxsize
 
 
+def synchronize(device: "torch.device") -> None:
+    """Wait until the device has done what it was given; a CPU has."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def describe(device: "torch.device") -> str:
     """Return the device in words, for a run's record."""
     import torch

@@ -98,7 +98,6 @@ def test_other_weights_than_the_run_was_made_with_are_refused(trained, two_class
     [
         (["--init", "nowhere"], "nowhere: holds no bundle"),
         (["resnet-8", "--init", "BUNDLE"], "and the recipe another. Leave the recipe out"),
-        ([], "name a recipe or network, or start from a bundle by --init"),
     ],
 )
 def test_what_cannot_be_started_from_is_one_line(words, message, trained, two_classes, tmp_path, capsys):

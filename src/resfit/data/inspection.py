@@ -53,7 +53,7 @@ def info(
     }
     names = [name for name, wanted in sources.items() if wanted & set(opened.splits)]
     splits = {name: _describe(choose(opened, name, val_fraction, parts.__getitem__, group_by)) for name in names}
-    looked = [_sizes(opened.list_split(split)) for split in opened.splits]
+    looked = [image_sizes(opened.list_split(split)) for split in opened.splits]
     sizes = sum(looked, Counter[tuple[int, int]]())
     decoded = sum(len(part) for part in parts.values()) * 3 * image_size**2
     place = {"folder": str(cache_folder() / "images"), "used": opened.signature is not None, "warm": warm}
@@ -127,7 +127,7 @@ def _describe(split: ImageSet) -> dict[str, Any]:
     return {"images": len(split), "classes": classes, "fingerprint": split.fingerprint}
 
 
-def _sizes(listing: Listing) -> Counter[tuple[int, int]]:
+def image_sizes(listing: Listing) -> Counter[tuple[int, int]]:
     """Return how many of some evenly spaced images have which (height, width); an unreadable one has none."""
     some = range(0, listing.count, math.ceil(listing.count / _LOOKED_AT))
     return Counter(size for _, blob in listing.blobs(some) if (size := _size(blob)) is not None)

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 import resfit
 from resfit import durable
+from resfit.budget import duration_text
 from resfit.curves import read_curves
 from resfit.drawing import DARK, LIGHT, SERIES_LIGHT, short, svg_style, to_svg
 from resfit.errors import UsageError
@@ -154,7 +155,7 @@ def fill(template: str, **values: Any) -> bytes:
         "interval": lambda pair: "–" if pair is None else f"{max(0.0, pair[0]):.2%} to {min(1.0, pair[1]):.2%}",
         "count": lambda value: "–" if value is None else f"{value:,}",
         "amount": figures.amount,
-        "seconds": duration,
+        "seconds": duration_text,
         "size": lambda value: f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB",
         "svg": lambda figure: Markup(to_svg(figure.drawing, str(next(numbers)), style=False)),
     }
@@ -204,10 +205,3 @@ def name(text: str, most: int = 60) -> Markup:
     """
     formula = re.match(r"[=@]|[+-](?!\d+(\.\d+)?$)", text.lstrip())
     return Markup("<bdi>{}</bdi>").format(escape(("'" if formula else "") + short(text, most)))
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people say it."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

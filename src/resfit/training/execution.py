@@ -14,7 +14,7 @@ from resfit.escaping import csv_text
 from resfit.machine import versions
 from resfit.recipe import Recipe, recipe_to_toml
 from resfit.runs import Run
-from resfit.training.checkpoint import checkpoints, drop_later, load_newest
+from resfit.training.checkpoint import checkpoints, drop_later, load_newest, save_checkpoint
 from resfit.training.divergence import Diverged, roll_back
 from resfit.training.init import make_state, refuse_other_init
 from resfit.training.loop import batch_plan, train_loop
@@ -26,8 +26,9 @@ from resfit.training.runlog import Interrupt, Interrupted, Progress, Pruned, kee
 from resfit.training.shadow import (
     note_size,
 )
-from resfit.training.state import TrainState, adopt
+from resfit.training.state import TrainState, adopt, header_of, state_tensors
 from resfit.training.syncbn import unite
+from resfit.training.timelimit import Deadline, Replanned, with_epochs
 
 
 def execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | None, progress: Progress | None) -> Run:
@@ -55,7 +56,7 @@ def execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | N
             durable.remove(left)
         _write_manifest(run, recipe)
         keep_rows(run.metrics_file, state.epoch)
-    progress = progress or Progress(recipe.train.epochs, len(train_set))
+    progress = progress or _show(run, with_epochs(recipe, state.epochs), train_set, val_set)
     same |= {"versions": versions(), "threads": torch.get_num_threads()}
     try:
         with make_interrupt().watching() as interrupt:
@@ -71,7 +72,7 @@ def execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | N
         _note_end(run, status="failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise
     if present().first:
-        finish(run, recipe, state, train_set, val_set)
+        finish(run, with_epochs(recipe, state.epochs), state, train_set, val_set)
     return run
 
 
@@ -87,11 +88,21 @@ def _train(
 ) -> None:
     """Train to the end, through rollbacks; what is out of memory says what would fit."""
     seed, (_, steps) = run.info["seed"], batch_plan(recipe, len(train_set))
-    short = False
+    given, short = recipe, False
     while not short:
+        recipe = with_epochs(given, state.epochs)
+        progress.epochs = recipe.train.epochs
         try:
             train_loop(recipe, state, train_set, val_set, run, seed, same, interrupt, progress.step, progress.epoch)
             return
+        except Replanned as plan:
+            say(f"{plan}")
+            state.epochs = plan.epochs
+            if (
+                present().first
+            ):  # killed from here on, it goes on by this plan; a disk that is full leaves the one before
+                with contextlib.suppress(ResourceError):
+                    save_checkpoint(run.checkpoints, state.step, state_tensors(state), header_of(state) | same)
         except Diverged as error:
             roll_back(run, recipe, state, same, steps, error)
         except Exception as error:
@@ -99,6 +110,13 @@ def _train(
             if not short:
                 raise
     raise out_of_memory(recipe, state, str(run.folder))  # here, where the failed step's memory is free again
+
+
+def _show(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | None) -> Progress:
+    """Return what shows training, and where there is a time limit keeps it."""
+    if run.info.get("time_limit") is None:
+        return Progress(recipe.train.epochs, len(train_set))
+    return Deadline(run, recipe, (len(train_set), 0 if val_set is None else len(val_set)))
 
 
 def _note_end(run: Run, **changes: str) -> None:

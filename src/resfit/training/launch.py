@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from resfit import durable
-from resfit.budget import check_budget
+from resfit.budget import check_budget, duration_text
 from resfit.data.feed import memory_limit
 from resfit.data.groups import check_groups
 from resfit.data.images import ImageSet
+from resfit.data.listing import Source
 from resfit.data.sources import Split, load_splits, open_source
 from resfit.errors import DataError, GateError, UsageError
 from resfit.evaluation.bundle import weights_digest
@@ -37,6 +38,7 @@ from resfit.training.shadow import (
     rendezvous,
     shared_run,
 )
+from resfit.training.timelimit import TimeLimit, fit_epochs, record
 
 
 @together
@@ -49,13 +51,16 @@ def train(
     refit: bool = False,
     device: str = "auto",
     settings: Sequence[str] = (),
+    time_limit: float | TimeLimit | None = None,
 ) -> Run:
     """Train a recipe (a value, file, shipped name, or network) on a data source and return its run.
 
     The validation split chooses the epoch; with `refit` training takes train + val and keeps the last weights. `out` is
-    the run folder (default: runs/<name>-<n>). Raises UsageError, DataError, GateError (over the budget), ResourceError.
+    the run folder (default: runs/<name>-<n>). time_limit: seconds for all of this call; the epochs follow from the measured
+    speed. Raises UsageError, DataError, GateError (over the budget, or the time), ResourceError.
     The process keeps what training sets: torch's thread count, denormals as zero, and the allocator's thresholds.
     """
+    limit = as_limit(time_limit)
     recipe = as_recipe(recipe, settings)
     check_place(data, out, device)
     if not 0 <= seed < 2**63:
@@ -63,10 +68,21 @@ def train(
     if out is not None and not is_restart():
         shared(lambda: refuse_taken(Path(out)))
     train_set, val_set = one_first(lambda: load_data(recipe, data, refit, aloud=True))
-    return start(recipe, train_set, val_set, out, seed=seed, device=device, source=absolute(data))
+    return start(recipe, train_set, val_set, out, seed=seed, device=device, source=absolute(data), time_limit=limit)
 
 
-def load_data(recipe: Recipe, data: str | Path, refit: bool, aloud: bool = False) -> tuple[ImageSet, ImageSet | None]:
+def as_limit(time_limit: float | TimeLimit | None) -> TimeLimit | None:
+    """Return a limit that begins now, if it has not begun. Raises UsageError among torchrun's ranks: none can measure alone."""
+    if time_limit is None:
+        return None
+    if present().many:
+        raise UsageError("time limit: is for one process. Set train.epochs for torchrun's.")
+    return time_limit if isinstance(time_limit, TimeLimit) else TimeLimit(time_limit)
+
+
+def load_data(
+    recipe: Recipe, data: str | Path | Source, refit: bool, aloud: bool = False
+) -> tuple[ImageSet, ImageSet | None]:
     """Return (train, val), or (train + val, None) for `refit`, as the recipe's pixel rule makes them.
 
     With `aloud` a line says what the data was taken for. Raises GateError before an image is read where the network is over
@@ -79,7 +95,7 @@ def load_data(recipe: Recipe, data: str | Path, refit: bool, aloud: bool = False
     splits: tuple[Split, ...] = ("trainval",) if refit else ("train", "val")
     found = load_splits(opened, splits, pixel_rule(recipe), how.val_fraction, how.group_by)
     if aloud and opened.layout:
-        say(f"{data}: {opened.layout}")
+        say(f"{opened.name}: {opened.layout}")
     return found[0], None if refit else found[1]
 
 
@@ -93,10 +109,11 @@ def start(
     device: str = "auto",
     source: str | None = None,
     progress: Progress | None = None,
+    time_limit: TimeLimit | None = None,
 ) -> Run:
     """Make a run folder for images in memory and train in it; `source` is where `resume` and `test` find them again.
 
-    `progress` is told of steps and epochs, and may end training by raising Pruned.
+    `progress` is told of steps and epochs, and may end training by raising Pruned; it takes no `time_limit` beside it.
     """
     recipe = resolve(fix_init(recipe), train_set)
     _keep_validation(recipe, val_set is None)
@@ -109,6 +126,12 @@ def start(
     recipe = _fix_teacher(recipe)
     if warning := check_teacher(recipe, train_set, place):
         say(warning)
+    timed = None
+    if time_limit is not None:
+        images = (len(train_set), 0 if val_set is None else len(val_set))
+        recipe, image_seconds = fit_epochs(recipe, place, images, time_limit)
+        timed = record(time_limit, recipe, image_seconds)
+        say(f"{recipe.train.epochs} epochs fit into {duration_text(time_limit.seconds)}")
     refuse_differences(recipe, seed, (train_set, val_set))
     folder = None if out is None else Path(out)
     begun = find_restarted(folder, recipe, {"seed": seed, "refit": val_set is None, "source": source})
@@ -120,6 +143,8 @@ def start(
             refuse_taken(run.folder)  # by a process that came first
             durable.write_text(run.recipe_file, recipe_to_toml(recipe))
         _describe(run, recipe, train_set, val_set, seed, place, source, verdict)
+        if timed is not None:
+            run.update(time_limit=timed)
         say(f"{recipe.name}: {verdict}; {network_text(recipe.network)}")
         chosen = f"{len(val_set):,} to choose on" if val_set else "refit on train + val, last weights kept"
         classes = len(train_set.class_names)

@@ -32,6 +32,7 @@ class TrainState:
 
     The scaler, float16's alone, holds the loss's scale and the steps since it last changed.
 
+    epochs is the number planned by a clock, where it is (timelimit.py), else None: the recipe's.
     rollbacks has a row for each return to an earlier checkpoint. sums (4,) holds the running epoch's (loss, correct, images,
     first step whose loss or gradient was not finite or -1).
     """
@@ -45,6 +46,7 @@ class TrainState:
     best: Best = field(default_factory=Best)
     plateau: Plateau = field(default_factory=Plateau)
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
+    epochs: int | None = None
     scaler: torch.amp.GradScaler | None = None
     sums: Tensor = field(default_factory=lambda: new_sums(torch.device("cpu")))
 
@@ -87,7 +89,7 @@ def header_of(state: TrainState) -> dict[str, Any]:
         "best": _plain(state.best),
         "plateau": _plain(state.plateau),
         "rollbacks": state.rollbacks,
-    }
+    } | ({} if state.epochs is None else {"epochs": state.epochs})
 
 
 def _plain(value: Best | Plateau) -> dict[str, Any]:
@@ -101,7 +103,7 @@ def adopt(state: TrainState, tensors: dict[str, Tensor], header: Mapping[str, An
     state.step, state.epoch, state.seconds = header["step"], header["epoch"], header["seconds"]
     state.best = Best(**header["best"])
     state.plateau = Plateau(**header["plateau"])
-    state.rollbacks = list(header["rollbacks"])
+    state.rollbacks, state.epochs = list(header["rollbacks"]), header.get("epochs")
 
 
 def state_tensors(state: TrainState) -> dict[str, Tensor]:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resfit import printing
+from resfit.budget import parse_duration
 from resfit.errors import UsageError
 from resfit.escaping import json_text
 from resfit.verbs.options import Add, Arguments, add_device, add_moved_data, add_settings
@@ -18,18 +20,28 @@ if TYPE_CHECKING:
 def add(verb: Add) -> None:
     """Add these verbs and their options."""
     p = verb("train", do_train, "Train a recipe, or a network by the default recipe, on images.")
-    p.add_argument("recipe", metavar="RECIPE|NAME", nargs="?", help="a recipe file, or a name of `resfit list`")
+    p.add_argument(
+        "recipe",
+        metavar="RECIPE|NAME|PATH",
+        nargs="?",
+        help="a recipe file, or a name of `resfit list`; without --data the images themselves, for which all is planned",
+    )
     p.add_argument(
         "--init", metavar="BUNDLE", help="start from the weights of a run or bundle, but for other classes' head"
     )
     p.add_argument(
-        "--data",
-        required=True,
-        metavar="PATH",
-        help="a folder, archive, .csv, .parquet or .npz, or cifar10, cifar100, digits",
+        "--data", metavar="PATH", help="a folder, archive, .csv, .parquet or .npz, or cifar10, cifar100, digits"
+    )
+    p.add_argument(
+        "--preset", choices=("quick", "balanced", "best"), help="plan for 5 minutes, 30 (default) or 3 hours"
     )
     p.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: runs/<name>-<n>)")
     add_settings(p, "a recipe setting, e.g. optim.lr=0.2")
+    p.add_argument(
+        "--time-limit",
+        metavar="TIME",
+        help="end within this long, e.g. 20m: what is planned, or a recipe's epochs, fits",
+    )
     seeds = p.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=int, default=0, help="seed of weights, order and augmentation (default 0)")
     seeds.add_argument("--seeds", type=int, metavar="N", help="train seeds 0 to N-1 and report their mean and interval")
@@ -77,35 +89,65 @@ def add(verb: Add) -> None:
 
 def do_train(a: Arguments) -> int:
     """Train one run, or one a seed, and print its folder."""
-    recipe, settings = _started(a)
+    began = time.monotonic()  # before torch is imported: a time limit counts it
+    recipe, data, settings = _started(a)
+    from resfit.planner import fit
     from resfit.training.launch import train
     from resfit.training.seeds import train_seeds
+    from resfit.training.timelimit import TimeLimit
 
-    if a.seeds is not None:
+    limit = None if a.time_limit is None else TimeLimit(parse_duration(a.time_limit), began)
+    words = {"seed": a.seed, "refit": a.refit, "device": a.device, "settings": settings, "time_limit": limit}
+    if recipe is None:
+        run = fit(data, a.out, preset=a.preset or "balanced", **words)
+    elif a.seeds is not None:
         if a.seeds < 1:
             raise UsageError("train: --seeds: must be at least 1. See `resfit train --help`.")
-        run = train_seeds(recipe, a.data, a.out, seeds=a.seeds, refit=a.refit, device=a.device, settings=settings)
+        run = train_seeds(recipe, data, a.out, seeds=a.seeds, refit=a.refit, device=a.device, settings=settings)
         scores = run.summary["val_accuracy"]
         if scores and scores["std"] is not None:
             say(printing.seeds_text(scores, "val"))
         say(f"all seeds: {run.folder}")
     else:
-        run = train(recipe, a.data, a.out, seed=a.seed, refit=a.refit, device=a.device, settings=settings)
+        run = train(recipe, data, a.out, **words)
     _print_run(a, run)
     return 0
 
 
-def _started(a: Arguments) -> tuple[str, list[str]]:
-    """Return recipe and settings: without a recipe, `default` trains the network of the bundle that training starts from."""
-    if a.init is None and a.recipe is None:
-        raise UsageError("train: name a recipe or network, or start from a bundle by --init. See `resfit list`.")
+def _started(a: Arguments) -> tuple[str | None, str, list[str]]:
+    """Return recipe, data and settings; no recipe where the data is all that is given, and a plan is to be made.
+
+    With a bundle to start from and no recipe, `default` trains the bundle's network.
+    """
+    if a.data is None and a.recipe is None and a.init is None:
+        raise UsageError("train: what to train on is missing. Give a folder of images, or a recipe and --data PATH.")
+    if a.data is None and (a.init or (not os.path.exists(a.recipe) and _is_recipe(a.recipe))):
+        raise UsageError(f"train: {a.recipe or '--init'}: say what to train on: --data PATH.")
+    planned = a.init is None and (a.data is None or a.recipe is None)
+    if a.preset is not None and not planned:
+        raise UsageError("--preset: plans the network too. Leave the recipe out, or give it a --time-limit.")
+    if a.seeds is not None and (planned or a.time_limit is not None):
+        raise UsageError(
+            "--seeds: a time is planned for one run. Train seeds of the recipe it writes: RUN/recipe.toml."
+        )
+    if planned:
+        return None, a.data or a.recipe, a.set
     if a.init is None:
-        return a.recipe, a.set
+        return a.recipe, a.data, a.set
     from resfit.evaluation.config import read_config
     from resfit.models.spec import format_spec
 
     recipe = a.recipe or format_spec(read_config(a.init).spec)
-    return recipe, [*a.set, f"init={json.dumps(a.init)}"]
+    return recipe, a.data, [*a.set, f"init={json.dumps(a.init)}"]
+
+
+def _is_recipe(text: str) -> bool:
+    """Return whether a word names a recipe or network, and no known data."""
+    from resfit.data.sources import NAMES
+    from resfit.models.networks import NETWORKS
+    from resfit.recipefile import recipe_names
+
+    return text not in NAMES and (text in recipe_names() or text in NETWORKS or ":" in text or text.endswith(".toml"))
 
 
 def do_resume(a: Arguments) -> int:
@@ -119,7 +161,6 @@ def do_resume(a: Arguments) -> int:
 
 def do_search(a: Arguments) -> int:
     """Search a space, and print what was found."""
-    from resfit.budget import parse_duration
     from resfit.study.answer import to_text
     from resfit.study.launch import search
 

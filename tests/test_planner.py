@@ -1,0 +1,193 @@
+"""`resfit train FOLDER`: what is planned of images and a time, and what a person may get wrong."""
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resfit import planner
+from resfit.cli import main
+from resfit.data.sources import open_source
+from resfit.errors import UsageError
+from resfit.planner import first_batch, fit, fits, front, wanted_epochs
+from resfit.recipefile import load_recipe
+from resfit.runs import Run
+from resfit.training.timelimit import TimeLimit
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A folder of 60 pictures of 150 x 130 pixels: stripes along, stripes across."""
+    folder, draw = tmp_path_factory.mktemp("photographs") / "my stripes!", np.random.default_rng(0)
+    stripes = np.where(np.arange(150) // 8 % 2, 200, 40)
+    for name, plane in (("along", np.tile(stripes[:130, None], (1, 150))), ("across", np.tile(stripes, (130, 1)))):
+        (folder / name).mkdir(parents=True)
+        for number in range(30):
+            noisy = (plane[..., None] + draw.integers(-30, 30, (130, 150, 3))).clip(0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_batches_are_small_where_images_are_few():
+    batches = [first_batch(count) for count in (20, 500, 1000, 3000, 10**4, 10**6)]
+    assert batches == sorted(batches)
+    assert batches[0] == 16
+    assert batches[-1] == 128
+    for count, batch in zip(
+        (1000, 3000), batches[2:4], strict=True
+    ):  # the largest with so many steps in twice the epochs
+        assert batch == max(16, max(b for b in (1, 2, 4, 8, 16, 32, 64, 128) if 2 * 16 * count / b >= 1000))
+
+
+def test_more_is_wanted_of_costlier_networks_and_fewer_images():
+    assert wanted_epochs(20_000 * 32**2, 32, 50_000, 128) == 16
+    assert wanted_epochs(4 * 20_000 * 32**2, 32, 50_000, 128) == 32
+    assert wanted_epochs(100, 32, 50_000, 128) == 8
+    assert wanted_epochs(20_000 * 32**2, 32, 100, 16) == 160  # 1,000 steps
+    assert wanted_epochs(20_000 * 32**2, 32, 10, 16) == 300
+
+
+def test_a_front_is_within_the_budget_and_falls():
+    budget = load_recipe("default", ["budget.max_params=300k", "budget.max_macs=20M"]).budget
+    rows = front(budget, 64, 3)
+    assert all(one.cost.params <= 300_000 and one.cost.macs <= 20e6 for one in rows)
+    assert all(one.spec.image_size == 64 and one.spec.classes == 3 for one in rows)
+    macs = [one.cost.macs for one in rows]
+    assert macs == sorted(macs, reverse=True)
+    assert all(math.sqrt(2) * after <= before for before, after in itertools.pairwise(macs))
+
+
+@pytest.mark.parametrize("seconds", [1.0, 30.0, 1000.0, 1e5])
+def test_the_network_is_the_costliest_that_can_be_trained_often_enough(seconds, monkeypatch):
+    """The speed is made up, and twice what the rule's model says: the choice is then plain arithmetic."""
+    rule = planner.load_expected().training
+    monkeypatch.setattr(planner, "measure", lambda recipe, *_: {32: 2 * rule.seconds(recipe.network, cost_of(recipe))})
+    recipe, images = load_recipe("planned"), (2000, 200)
+    chosen = planner.choose_network(recipe, 10, images, "cpu", 1.5, TimeLimit(seconds))
+    rows = front(recipe.budget, 32, 10)
+    kept = [
+        one
+        for one in rows
+        if wanted_epochs(one.cost.macs, 32, 2000, 128) * (2000 + 0.3 * 200) * 2 * rule.seconds(one.spec, one.cost)
+        <= 0.98 * seconds
+    ]
+    quickest = min(rows, key=lambda one: rule.seconds(one.spec, one.cost))
+    assert chosen.network == (kept[0] if kept else quickest).spec
+
+
+def cost_of(recipe):
+    return planner.cost(recipe.network)
+
+
+def test_images_are_as_large_as_the_time_has_room_for(photographs):
+    opened, recipe = open_source(photographs), load_recipe("planned")
+    sides = [planner.choose_side(recipe, opened, 3.0, TimeLimit(seconds)) for seconds in (0.1, 60.0, 600.0, 1e6)]
+    assert sides == sorted(sides)
+    assert sides[0] == 32
+    assert sides[-1] == 128  # the shorter side has 130
+
+
+def test_a_batch_doubles_while_it_pays(monkeypatch):
+    per_image = {16: 4.0, 32: 3.0, 64: 2.0, 128: 1.9, 256: 0.1}
+    monkeypatch.setattr(planner, "measure", lambda recipe, *_: {32: 1e-6 * per_image[recipe.train.batch_size]})
+    recipe = load_recipe("planned", ["train.batch_size=16", "optim.lr=0.0125"])
+    place = planner.choose_device("cpu")
+    found = planner.choose_batch(recipe, (1000, 100), place, TimeLimit(60.0), keep_rate=False)
+    assert found.train.batch_size == 64  # 128 is hardly faster
+    assert found.optim.lr == pytest.approx(0.05)
+    kept = planner.choose_batch(recipe, (1000, 100), place, TimeLimit(60.0), keep_rate=True)
+    assert kept.optim.lr == 0.0125
+    short = planner.choose_batch(recipe, (1000, 100), place, TimeLimit(0.06), keep_rate=False)
+    assert short.train.batch_size == 16  # a thousand steps of 32 images are not there
+    monkeypatch.setattr(planner, "memory_limit", lambda place: 0)
+    assert planner.choose_batch(recipe, (1000, 100), place, TimeLimit(60.0), keep_rate=False).train.batch_size == 16
+
+
+@pytest.fixture(scope="module")
+def planned(photographs, tmp_path_factory):
+    """The folder, trained with nothing said but a time."""
+    here = pytest.MonkeyPatch()
+    here.chdir(tmp_path_factory.mktemp("here"))
+    here.setenv("RESFIT_CACHE", "cache")
+    assert main(["train", str(photographs), "--time-limit", "20s", "--set", "budget.max_params=200k"]) == 0
+    yield Path("runs/my-stripes-1").absolute()
+    here.undo()
+
+
+def test_a_folder_is_enough(planned, photographs):
+    run = Run(planned)
+    assert run.info["status"] == "finished"
+    assert run.info["source"] == str(photographs)
+    assert run.info["params"] <= 200_000
+    assert run.info["time_limit"]["seconds"] == 20.0
+    assert run.recipe.network.image_size % 32 == 0
+    assert run.recipe.network.classes == 2
+    assert run.summary["val"]["n"] == 6
+    assert (run.bundle / "model.safetensors").exists()
+
+
+def test_its_recipe_trains_again_without_a_clock(planned, photographs, tmp_path):
+    words = ["train", planned / "recipe.toml", "--data", photographs, "--out", tmp_path / "again"]
+    assert main([*map(str, words), "--set", "train.epochs=1"]) == 0
+    assert Run(tmp_path / "again").info.get("time_limit") is None
+
+
+def test_what_is_set_is_not_planned(photographs, tmp_path):
+    settings = ["network=resnet-8", "data.image_size=24", "train.batch_size=12", "optim.lr=0.02"]
+    run = fit(photographs, tmp_path / "run", time_limit=8.0, device="cpu", settings=settings)
+    recipe = run.recipe
+    assert recipe.network == load_recipe("resnet-8", ["data.image_size=24", "network.classes=2"]).network
+    assert (recipe.data.image_size, recipe.train.batch_size, recipe.optim.lr) == (24, 12, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        ([], 2, "train: what to train on is missing. Give a folder of images, or a recipe and --data PATH."),
+        (["r5"], 2, "train: r5: say what to train on: --data PATH."),
+        (["resnet:widths=8,16:blocks_per_stage=1,1"], 2, "blocks_per_stage=1,1: say what to train on: --data PATH."),
+        (["--init", "runs/x"], 2, "train: --init: say what to train on: --data PATH."),
+        (["no-such-folder"], 4, "no-such-folder: neither a path that exists nor a known name."),
+        (["r5", "--data", "digits", "--preset", "quick"], 2, "--preset: plans the network too. Leave the recipe out"),
+        (["digits", "--preset", "slow"], 2, "invalid choice: 'slow'"),
+        (["digits", "--seeds", "2"], 2, "--seeds: a time is planned for one run."),
+        (
+            ["r5", "--data", "digits", "--seeds", "2", "--time-limit", "1h"],
+            2,
+            "--seeds: a time is planned for one run.",
+        ),
+        (["digits", "--time-limit", "soon"], 2, "'soon' is not a time. Write it as 5ms, 30s, 20m or 2h."),
+        (["digits", "--set", "train.epochs=3"], 2, "train.epochs: follows from the time here. Name a recipe to set it"),
+        (["digits", "--time-limit", "20ms"], 3, "time limit: 0.0 s: one epoch of 1,439 images takes about"),
+        (["digits", "--set", "budget.max_params=10"], 3, "network"),
+    ],
+)
+def test_mistakes_are_one_line(words, code, line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *words]) == code
+    said = [text for text in capsys.readouterr().err.splitlines() if text.startswith("resfit: ")]
+    assert len(said) == 1
+    assert line in said[0]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_preset_that_is_none_is_refused():
+    with pytest.raises(UsageError, match=r"preset: 'slow' is not known\. Use quick, balanced, best"):
+        fit("digits", preset="slow")
+
+
+def test_many_processes_have_no_plan(monkeypatch):
+    from resfit.training import launch
+    from resfit.training.ranks import Ranks
+
+    monkeypatch.setattr(launch, "present", lambda: Ranks(0, 2))
+    with pytest.raises(UsageError, match=r"time limit: is for one process"):
+        launch.as_limit(60.0)
+
+
+def test_looks_at_val_are_counted():
+    assert fits(20_000 * 32**2, 32, (1000, 0), 16, 0.001, 16.0)
+    assert not fits(20_000 * 32**2, 32, (1000, 100), 16, 0.001, 16.0)
