@@ -3,11 +3,11 @@
     python benchmarks/photographs.py FOLDER        writes FOLDER/{train,val,test}/CLASS/*.png, in a second
     python benchmarks/photographs.py FOLDER --train --work DIR [--seeds 3] [--out results]       also prints one JSON object
 
-A class is a photograph of at least 500 pixels' width that lies in the wheel of scikit-image or scikit-learn (scipy's, and most of
-scikit-image's, are downloads and left out; of the motorcycle's two views one is taken). A photograph is cut from left to right into a band for train (two fifths
-of what the gaps leave), one for val and one for test, with gaps as wide as the longest side of a patch: no pixel is in two splits,
-nor near another split's. Patches are square, wide and tall; those of val and test do not overlap, those of train by half.
-Patches of one flat colour are passed over: they would be the same file in two splits.
+A class is a photograph, 500 pixels wide or more, that lies in the wheel of scikit-image or scikit-learn. Scipy's, and most
+of scikit-image's, are downloads, and left out; of the motorcycle's two views one is taken. A photograph is cut from left to
+right into a band for train (two fifths of what the gaps leave), one for val and one for test, with gaps as wide as the longest
+side of a patch: no pixel is in two splits, nor near another split's. Patches are square, wide and tall; those of val and test
+do not overlap, those of train by half. Patches of one flat colour are passed over: they would be one file in two splits.
 
 --train: a network of 78k parameters by `default` at 32 pixels, its epochs fixed before the first run, by each rule of
 `data.resize`. The rule is chosen on val; the seeds of that rule alone are tested, once. What DIR holds is kept: a finished
@@ -62,7 +62,7 @@ def main() -> None:
 
 def photographs() -> dict[str, Path]:
     """Return the photographs that are installed, by name; a line on stderr names a package that is not. None is downloaded."""
-    found = {}
+    found: dict[str, Path] = {}
     for place, names in SHIPPED.items():
         package, *inside = place.split("/")
         spec = importlib.util.find_spec(package)  # imports nothing
@@ -93,7 +93,7 @@ def write_patches(folder: Path, found: dict[str, Path]) -> dict[str, int]:
 
 def bands(width: int) -> dict[str, tuple[int, int]]:
     """Return the columns of each split, [first, past the last), with gaps between."""
-    left, found = 0, {}
+    left, found = 0, dict[str, tuple[int, int]]()
     for split, share in SHARES.items():
         found[split] = (left, left + int(share * (width - 2 * GAP)))
         left = found[split][1] + GAP
