@@ -144,7 +144,7 @@ def measure(folder: Path, work: Path, seeds: int, out: Path | None) -> None:
         f"test accuracy on patches of photographs, resize={chosen} (chosen on val)",
         accuracies,
         None,
-        data=f"{len(scores[0]['by_class'])} photographs from scikit-image and scikit-learn, split by region; {NETWORK}",
+        data=f"{len(scores[0]['classes'])} photographs from scikit-image and scikit-learn, split by region; {NETWORK}",
         digits=4,
         mean=mean_interval(accuracies),
         balanced_accuracy=round(statistics.median(score["balanced_accuracy"] for score in scores), 4),
@@ -153,8 +153,8 @@ def measure(folder: Path, work: Path, seeds: int, out: Path | None) -> None:
         params=scores[0]["params"],
         val=val,
         by_class={
-            name: round(statistics.mean(score["by_class"][name]["accuracy"] for score in scores), 4)
-            for name in scores[0]["by_class"]
+            name: round(statistics.mean(score["classes"][name]["accuracy"] for score in scores), 4)
+            for name in scores[0]["classes"]
         },
         openings=[score["opening"] for score in scores],
     )
