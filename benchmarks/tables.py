@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from defect_tables import defect_tables
+from own_images_tables import own_images_tables
 from performance_tables import growth_of, growth_svg, performance_tables
 from reliability_tables import reliability_tables
 from resfit.published import claim_rows, load_reports, read_results
@@ -41,7 +42,7 @@ def pages() -> dict[Path, str]:
     text = between(text, "claims", summary_markdown(rows, reports, results))
     made = {readme: text, ROOT / "docs" / "claims.md": f"{CLAIMS_HEAD}\n{to_markdown(rows, reports)}"}
     made |= filled("defects.md", defect_tables(ROOT / "results" / "defects"))
-    made |= filled("performance.md", performance_tables(ROOT / "results"))
+    made |= filled("performance.md", performance_tables(ROOT / "results") | own_images_tables(ROOT / "results"))
     made |= filled("reliability.md", reliability_tables(ROOT / "results"))
     growth = growth_of(ROOT / "results")
     return made if growth is None else made | {ROOT / "docs" / "growth.svg": growth_svg(growth)}

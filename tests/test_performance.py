@@ -32,14 +32,14 @@ def test_verdict(goal, value, said):
 
 
 def test_every_row_is_there_measured_or_not(tmp_path):
-    empty = TABLES["rows_table"](tmp_path).splitlines()
+    empty = TABLES["rows_table"](tmp_path, TABLES["ROWS"]).splitlines()
     assert all("not measured yet" in line for line in empty[2:])
     assert len(empty) - 2 == len(TABLES["ROWS"])
     result = {"figure": "a", "value": 3.0, "spread": [2.0, 4.0], "n": 5, "peer": "b", "peer_value": 2.0, "ratio": 1.6}
     result |= {"goal": 9, "goal_is": "ratio at least", "device": "d", "commit": "c", "command": "python x.py"}
     (tmp_path / "cpu_train.json").write_text(json.dumps(result))
     (tmp_path / "cpu_train_r1-4.json").write_text(json.dumps(result))
-    lines = TABLES["rows_table"](tmp_path).splitlines()
+    lines = TABLES["rows_table"](tmp_path, TABLES["ROWS"]).splitlines()
     assert len(lines) == len(empty)
     assert sum("not measured yet" in line for line in lines) == len(TABLES["ROWS"]) - 2
     (line,) = [line for line in lines if "cpu_train.json" in line]

@@ -120,6 +120,7 @@ SETTINGS |= {
         "network=whitened:widths=8,16:blocks_per_stage=1,1",
         "optim={name='muon', normalize=true, linear_scale=5.0}",
     ],
+    "96 pixels": ["data.image_size=96", "train.epochs=2"],  # the stem has a stride of 2
     "early stopping": ["train.early_stopping=1", "train.epochs=6", "tta=flip"],
 }
 

@@ -1,0 +1,57 @@
+"""The table of docs/performance.md on one's own images, from results/*.json, measured or not."""
+
+from pathlib import Path
+
+from performance_tables import Row, rows_table
+
+OWN = "`benchmarks/own_images.py`"
+ROWS = (
+    Row(
+        "test accuracy on patches of photographs, another region of each for every split",
+        "none",
+        "photographs.json",
+        None,
+        "",
+        "`benchmarks/photographs.py`",
+    ),
+    Row(
+        "val accuracy of framed images by the rule of `data.resize`",
+        "each other",
+        "own_images_resize.json",
+        None,
+        "",
+        OWN,
+    ),
+    Row(
+        "val balanced accuracy with class weights, a long tail",
+        "without",
+        "own_images_class_weights.json",
+        None,
+        "",
+        OWN,
+    ),
+    Row("val accuracy from a bundle's weights, few images", "from a seed's", "own_images_init.json", None, "", OWN),
+    Row(
+        "CPU training images/s, r4-lighter, streamed from the cache",
+        "the same images in memory",
+        "streaming_rate_r4_lighter.json",
+        ("ratio at least", 0.9),
+        "",
+        "`benchmarks/streaming.py`",
+    ),
+    Row(
+        "peak GB of memory of training on more images than that, streamed",
+        "none",
+        "streaming_memory.json",
+        ("value at most", 2),
+        "",
+        "`benchmarks/streaming.py`",
+    ),
+    Row("seconds of `resfit data check --no-near`", "none", "data_check.json", None, "", "`benchmarks/data_check.py`"),
+    Row("seconds of `resfit data check`", "--no-near", "data_check_near.json", None, "", "`benchmarks/data_check.py`"),
+)
+
+
+def own_images_tables(folder: Path) -> dict[str, str]:
+    """Return the generated part of docs/performance.md by the name of its mark."""
+    return {"own images": rows_table(folder, ROWS)}
