@@ -35,11 +35,9 @@ def test_batches_are_small_where_images_are_few():
     batches = [first_batch(count) for count in (20, 500, 1000, 3000, 10**4, 10**6)]
     assert batches == sorted(batches)
     assert batches[0] == 16
-    assert batches[-1] == 128
-    for count, batch in zip(
-        (1000, 3000), batches[2:4], strict=True
-    ):  # the largest with so many steps in twice the epochs
-        assert batch == max(16, max(b for b in (1, 2, 4, 8, 16, 32, 64, 128) if 2 * 16 * count / b >= 1000))
+    assert batches[-1] == 256
+    for count, batch in zip((3000, 10**4), batches[3:5], strict=True):  # the largest with a thousand steps in 16 epochs
+        assert batch == max(b for b in (16, 32, 64, 128, 256) if 16 * count / b >= 1000)
 
 
 def test_more_is_wanted_of_costlier_networks_and_fewer_images():
@@ -65,7 +63,7 @@ def test_the_network_is_the_costliest_that_can_be_trained_often_enough(seconds, 
     """The speed is made up, and twice what the rule's model says: the choice is then plain arithmetic."""
     rule = planner.load_expected().training
     monkeypatch.setattr(planner, "measure", lambda recipe, *_: {32: 2 * rule.seconds(recipe.network, cost_of(recipe))})
-    recipe, images = load_recipe("planned"), (2000, 200)
+    recipe, images = load_recipe("planned", ["train.batch_size=128"]), (2000, 200)
     chosen = planner.choose_network(recipe, 10, images, "cpu", 1.5, TimeLimit(seconds))
     rows = front(recipe.budget, 32, 10)
     kept = [

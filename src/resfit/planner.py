@@ -40,7 +40,7 @@ SIDES = range(32, 225, 32)  # pixels
 DENSITY, EPOCHS = 20_000, 16
 THIN, DENSE = 5_000, 400_000  # macs a pixel
 UPDATES = 1_000
-BATCHES = 16, 128, 1024  # the smallest; the largest that is not measured to be faster; the largest
+BATCHES = 16, 256, 1024  # the smallest; the largest that is not measured to be faster; the largest
 GAIN = 1.2  # times as many images a second make a batch of twice the size worth it
 BYTES = 20  # that training holds for each activation: value, gradient, and what layers keep, in float32
 TRIES = 4  # networks measured before the smallest is taken
@@ -81,7 +81,8 @@ def fit(
     machine = 1.0 if given >= {"network", "data.image_size"} else slowness(place, limit)
     if "data.image_size" not in given:
         side = choose_side(recipe, opened, machine, limit)
-        sized = load_recipe("planned", [f"name={_name(data)}", f"data.image_size={side}", *settings])
+        more = [f"data.image_size={side}", f"augment.crop.padding={side // 8}"]
+        sized = load_recipe("planned", [f"name={_name(data)}", *more, *settings])
         recipe = sized if "network" in given else _with_smallest(sized)
     train_set, val_set = load_data(recipe, opened, refit, aloud=True)
     images = (len(train_set), 0 if val_set is None else len(val_set))
@@ -165,9 +166,9 @@ def wanted_epochs(macs: int, side: int, count: int, batch: int) -> float:
 
 
 def first_batch(count: int) -> int:
-    """Return the largest batch, of a power of two, with which twice EPOCHS passes over `count` images make UPDATES steps."""
+    """Return the largest batch, of a power of two, with which EPOCHS passes over `count` images make UPDATES steps."""
     least, most, _ = BATCHES
-    most_for = 2 * EPOCHS * count / UPDATES
+    most_for = EPOCHS * count / UPDATES
     return max(least, min(most, 1 << int(math.log2(max(most_for, 1)))))
 
 

@@ -17,7 +17,7 @@ from resfit.data.spelling import alike
 
 EXAMPLES = 5  # of one problem
 FEWEST = 10  # images of a class; with fewer its accuracy says nothing
-UNEQUAL = 10  # times as many images in the largest class of train as in the smallest
+UNEQUAL = 5  # more than so many times the images in the largest class of train as in the smallest
 PAIRS = (("train", "test"), ("train", "val"), ("val", "test"))
 
 Found = tuple[str, Sequence[int]]  # what is said of one example, and its images, rows of Seen
@@ -147,7 +147,7 @@ def class_sizes(listings: dict[str, Listing], classes: Sequence[str]) -> list[Pr
             continue
         missing += [(f"{split}: {name}", ()) for name, n in zip(classes, counts, strict=True) if n == 0]
         most, least = int(counts.argmax()), int(counts.argmin())
-        if 0 < counts[least] * UNEQUAL <= counts[most]:
+        if 0 < counts[least] * UNEQUAL < counts[most]:
             ratio = f"{counts[most] / counts[least]:.1f} times"
             said = f"{split}: {classes[most]} has {counts[most]:,}, {classes[least]} {counts[least]:,}: {ratio}"
             unequal.append((said, ()))

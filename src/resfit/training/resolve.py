@@ -7,14 +7,13 @@ import numpy as np
 
 from resfit.data.feed import pieces
 from resfit.data.images import ImageSet
-from resfit.data.problems import FEWEST
+from resfit.data.problems import FEWEST, UNEQUAL
 from resfit.data.rows import Images
 from resfit.errors import DataError, UsageError
 from resfit.models.families import cost
 from resfit.models.spec import ModelSpec, resized
 from resfit.recipe import Channel3, Recipe
 
-UNEVEN = 5  # times as many images of a class as of another
 SHOWN = 5  # small classes that are named
 
 
@@ -65,7 +64,7 @@ def balance_warnings(recipe: Recipe, train_set: ImageSet) -> list[str]:
         lines.append(
             f"warning: fewer than {FEWEST} training images of {', '.join(small[:SHOWN])}{more}: their accuracy says little"
         )
-    if counts.max() > UNEVEN * max(counts.min(), 1) and recipe.train.class_weights == "none":
+    if counts.max() > UNEQUAL * max(counts.min(), 1) and recipe.train.class_weights == "none":
         most, least = names[counts.argmax()], names[counts.argmin()]
         lines.append(
             f"warning: {counts.max():,} training images of {most}, {counts.min():,} of {least}: look at the balanced accuracy;"
