@@ -44,6 +44,8 @@ def pictures(tmp_path_factory) -> Path:
     photo.quantize(16).save(folder / "palette.gif")
     Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257).save(folder / "deep.png")
     photo.save(folder / "photo.webp", lossless=True)
+    for kind in ("jpg", "png"):  # decoded in the event loop
+        photo.resize((40, 30)).save(folder / f"tiny.{kind}")
     return folder
 
 
@@ -95,6 +97,27 @@ def test_one_bad_image_refuses_the_request_and_is_named(served, pictures):
     status, _, answer = served.ask(served.address, body=body, content_type=kind)
     assert status == 422
     assert answer["error"].startswith("cut.jpg: cannot be decoded")
+
+
+def test_only_what_is_tiny_is_decoded_in_the_event_loop(pictures):
+    from resfit.data.decode import decode
+    from resfit.data.images import PixelRule
+    from resfit.shipping.intake import TINY_BYTES, TINY_PIXELS, Limits, Upload, decode_uploads, is_tiny
+
+    def upload(width: int, height: int) -> Upload:
+        held = io.BytesIO()
+        Image.open(pictures / "photo.jpg").resize((width, height)).save(held, "PNG")
+        return Upload(None, held.getvalue())
+
+    rule, most = PixelRule(16), upload(64, 64)
+    assert is_tiny([Upload(None, bytes(TINY_BYTES))], PixelRule(64))
+    assert not is_tiny([Upload(None, bytes(TINY_BYTES + 1))], PixelRule(64))
+    assert not is_tiny([Upload(None, b"")], PixelRule(65))
+    assert not is_tiny([most, most], rule)
+    pixels = decode_uploads([most], rule, Limits(), TINY_PIXELS)
+    assert pixels is not None
+    assert (pixels[0] == decode(most.data, rule, "it")).all()
+    assert decode_uploads([upload(64, 65)], rule, Limits(), TINY_PIXELS) is None
 
 
 def test_limits(served):

@@ -21,7 +21,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from resfit.evaluation.runtime import OnnxBundle
 from resfit.shipping.batching import Batcher, Full
 from resfit.shipping.counts import Counts
-from resfit.shipping.intake import Held, Limits, Refused, Upload, decode_uploads, read_body, read_uploads
+from resfit.shipping.intake import (
+    SMALL,
+    TINY_PIXELS,
+    Held,
+    Limits,
+    Refused,
+    Upload,
+    decode_uploads,
+    is_tiny,
+    read_body,
+    read_uploads,
+)
 
 BATCH = 32  # images computed at once
 DECODERS = 2  # threads
@@ -76,9 +87,11 @@ def make_app(bundle: OnnxBundle, facts: dict[str, Any], limits: Limits, loopback
     async def decode(uploads: list[Upload]) -> np.ndarray:
         loop = asyncio.get_running_loop()
         work = partial(decode_uploads, uploads, bundle.rule, limits)
-        pixels = await loop.run_in_executor(small, work, False)
+        pixels = work(TINY_PIXELS) if is_tiny(uploads, bundle.rule) else None
         if pixels is None:
-            pixels = await loop.run_in_executor(large, work, True)
+            pixels = await loop.run_in_executor(small, work, SMALL)
+        if pixels is None:
+            pixels = await loop.run_in_executor(large, work, limits.pixels)
         assert pixels is not None
         return pixels
 
