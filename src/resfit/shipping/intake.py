@@ -14,7 +14,10 @@ from resfit.data.decode import count_pixels, decode
 from resfit.data.images import PixelRule
 from resfit.errors import DataError
 
-TINY_BYTES, TINY_PIXELS = 2**13, 2**12  # one image decoded at once, in the event loop: handing it to a thread takes longer
+TINY_BYTES, TINY_PIXELS = (
+    2**13,
+    2**12,
+)  # one image decoded at once, in the event loop: handing it to a thread takes longer
 SMALL = 2**20  # pixels of a request's images that are decoded beside others; larger ones take turns
 SCANS = 100  # of a JPEG: a file of some megabytes may ask for a hundred thousand passes over all its pixels
 PIECE = 2**16  # bytes of a form that are parsed in one go: some take a microsecond each
