@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -220,6 +221,28 @@ def said(capsys, *words: object) -> tuple[int, str]:
     return code, lines[0]
 
 
+def test_a_second_interrupt_waits_for_nobody_and_says_nothing(shipped, server):
+    with server["serving"](shipped) as (address, process):
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as begun:
+            begun.sendall(
+                b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n"
+            )
+            assert begun.recv(100).startswith(b"HTTP/1.1 100")
+            started = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            while time.monotonic() < started + 5:  # until the first was heard: nobody is let in any more
+                try:
+                    socket.create_connection((host, int(port)), timeout=1).close()
+                except OSError:
+                    break
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            stderr = process.communicate(timeout=20)[1]
+        assert time.monotonic() < started + 8  # less than the grace
+        assert (process.returncode, len(stderr.splitlines())) == (130, 1)
+
+
 def test_mistakes_are_one_line(shipped, tmp_path, capsys, monkeypatch):
     shutil.copytree(shipped, tmp_path / "run", ignore=shutil.ignore_patterns("*.onnx"))
     code, line = said(capsys, tmp_path / "run")
@@ -270,7 +293,7 @@ def test_a_batcher_answers_each_its_own_and_has_an_end():
         with pytest.raises(Full):
             await batcher.ask(image(1))
         gone.cancel()
-        running = asyncio.create_task(batcher.run())
+        batcher.start()
         for k, found in enumerate(await asyncio.gather(*first)):
             assert found.tolist() == [[k]] * (1 + k % 3)
         assert sizes == [3, 4, 2]
@@ -280,8 +303,14 @@ def test_a_batcher_answers_each_its_own_and_has_an_end():
             [7]
         ] * 12  # more than there is room for, into an empty queue
         assert batcher.waiting == 0
-        running.cancel()
-        batcher.worker.shutdown()
+        batcher.end()
+        batcher.end()  # twice is once
+        for _ in range(100):
+            if not [thread for thread in threading.enumerate() if thread.name == "resfit-network"]:
+                break
+            await asyncio.sleep(0.01)
+        else:
+            raise AssertionError("its thread goes on")
 
     asyncio.run(work())
 

@@ -76,10 +76,11 @@ def make_app(bundle: OnnxBundle, facts: dict[str, Any], limits: Limits, loopback
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(batcher.run())
-        yield
-        task.cancel()
-        for pool in (small, large, batcher.worker):
+        batcher.start()
+        with contextlib.suppress(asyncio.CancelledError):  # by a second Ctrl-C
+            yield
+        batcher.end()
+        for pool in (small, large):
             pool.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(title=f"resfit: {facts['name']}", docs_url=None, redoc_url=None, lifespan=lifespan)
