@@ -2,7 +2,8 @@
 
 Usage: python benchmarks/export_speed.py NETWORK|RUN [--data PATH] [--repeats 9] [--seconds 1] [--results DIR]. A network gets
 random weights, and random pixels to calibrate int8 on: rates do not depend on them. Of a run, `export` writes both files
-through their gates, and one figure more is shown: the points of accuracy that int8 loses on val.
+through their gates, and one figure more is shown: the points of accuracy that int8 loses on val, which of a refit run are
+images that it was trained on.
 
 The peer is the network as PyTorch has it: contiguous, torch's own convolutions, BatchNorms apart, pixels normalised by two
 operations. `resfit_values` is the network as resfit predicts with it: channels last, Winograd's convolutions. All are timed in
@@ -10,6 +11,7 @@ turn, --repeats times, with as many threads.
 """
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -93,11 +95,12 @@ def main() -> None:
     if parities:
         lost = parities["int8"]["network_accuracy"] - parities["int8"]["accuracy"]
         bound = BOUNDS["int8"].loss or 0.0
+        refit = json.loads((Path(options.network) / "run.json").read_text())["refit"]
         loss = show(
-            f"points of accuracy on val that int8 loses, {name}",
+            f"points of accuracy that int8 loses on {'images trained on' if refit else 'val'}, {name}",
             [100 * lost],
             100 * bound,
-            data=str(options.data or "the run's own"),
+            data=f"{Path(options.data).name if options.data else 'the source of the run'}, val",
             digits=3,
             goal_is="value at most",
             parity=parities,

@@ -181,7 +181,7 @@ ROWS = (
         "`benchmarks/export_speed.py`",
     ),
     Row(
-        "points of accuracy on val that int8 loses",
+        "points of accuracy that int8 loses",
         "the network",
         "export_int8_loss_*.json",
         ("value at most", 0.5),
@@ -195,6 +195,14 @@ ROWS = (
         ("ratio at least", 1.0),
         "",
         "`benchmarks/serve_load.py`",
+    ),
+    Row(
+        "bad requests that were answered wrongly or late by `resfit serve`",
+        "none",
+        "serve_abuse.json",
+        ("value at most", 0),
+        "",
+        "`benchmarks/serve_abuse.py`",
     ),
 )
 PARTS = {"batch_size": "batch size", "width": "width", "depth": "blocks a stage", "image_size": "side, pixels"}
@@ -245,7 +253,9 @@ def verdict(goal: tuple[str, float] | None, value: Mapping[str, Any]) -> str:
         return f"no: {value['unless']}"
     found, how = value[goal[0].split()[0]], goal[0].split()[-1]
     lack = goal[1] - found if how == "least" else found - goal[1]
-    return "yes" if lack <= 0 else f"missed by {100 * lack / goal[1]:.1f}%"
+    if lack <= 0 or goal[1] == 0:
+        return "no" if lack > 0 else "yes"
+    return f"missed by {100 * lack / goal[1]:.1f}%"
 
 
 def growth_of(folder: Path) -> Mapping[str, Any] | None:

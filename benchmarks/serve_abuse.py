@@ -8,7 +8,6 @@ and one that took longer than the server's time to read and SLACK. `good` are th
 import argparse
 import asyncio
 import io
-import json
 import random
 import time
 from collections import Counter
@@ -21,7 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from result import commit, device, keep
+from result import keep, show
 from serve_process import ask, form, resident, serving
 
 READ_SECONDS, MAX_BYTES = 2.0, 2**20
@@ -293,25 +292,21 @@ def main() -> None:
             ask(address, body=image)
         before, started = resident(process.pid), time.perf_counter()
         outcome = asyncio.run(abuse(address, image, expected, options.count, options.seed))
-        value = {
-            "figure": "bad requests that were answered wrongly or late by resfit serve",
-            "value": len(outcome.wrong),
-            "goal": 0,
-            "goal_is": "value at most",
-            "n": options.count,
-            "good": outcome.good,
-            "good_wrong": len(outcome.good_wrong),
-            "good_milliseconds": [round(1000 * float(q), 1) for q in np.quantile(outcome.good_seconds, (0.5, 0.99, 1))],
-            "seconds": round(time.perf_counter() - started, 1),
-            "slowest_seconds": round(outcome.slowest, 2),
-            "memory_mb": [round(before / 2**20, 1), round(resident(process.pid) / 2**20, 1)],
-            "answers": dict(sorted(outcome.statuses.items())),
-            "seed": options.seed,
-            "device": device(),
-            "commit": commit(),
-            "command": f"python benchmarks/serve_abuse.py RUN IMAGE --count {options.count} --seed {options.seed}",
-        }
-    print(json.dumps(value, indent=2))
+        value = show(
+            "bad requests that were answered wrongly or late by resfit serve",
+            [len(outcome.wrong)],
+            0,
+            data=f"bad requests of seed {options.seed}",
+            goal_is="value at most",
+            n=options.count,
+            good=outcome.good,
+            good_wrong=len(outcome.good_wrong),
+            good_milliseconds=[round(1000 * float(q), 1) for q in np.quantile(outcome.good_seconds, (0.5, 0.99, 1))],
+            seconds=round(time.perf_counter() - started, 1),
+            slowest_seconds=round(outcome.slowest, 2),
+            memory_mb=[round(before / 2**20, 1), round(resident(process.pid) / 2**20, 1)],
+            answers=dict(sorted(outcome.statuses.items())),
+        )
     for line in [*outcome.wrong[:20], *outcome.good_wrong[:5]]:
         print(line)
     keep(options.out, "serve_abuse", value)

@@ -24,6 +24,8 @@ TABLES = runpy.run_path(str(BENCHMARKS / "performance_tables.py"))
         (("ratio at most", 0.2), {"value": 1.0, "ratio": 0.3}, "missed by 50.0%"),
         (("value at most", 1.0), {"value": 0.9}, "yes"),
         (("ratio at least", 4), {"value": 9.0}, "–"),  # no peer, no ratio
+        (("value at most", 0), {"value": 0}, "yes"),
+        (("value at most", 0), {"value": 2}, "no"),
         (None, {"value": 1.0}, "–"),
     ],
 )

@@ -1,6 +1,6 @@
 """The page in a real browser: sorting, filtering, hovering, keys, no request, no error, axe, screenshots on every medium.
 
-Screenshots are kept in $RESFIT_SHOTS, or in pytest's own folder.
+Screenshots are kept in $RESFIT_ARTIFACTS, or in pytest's own folder.
 """
 
 import json
@@ -23,7 +23,7 @@ MEDIA = {  # name: width, scheme, medium
 
 @pytest.fixture(scope="module")
 def shots(tmp_path_factory) -> Path:
-    folder = Path(os.environ.get("RESFIT_SHOTS") or tmp_path_factory.mktemp("shots"))
+    folder = Path(os.environ.get("RESFIT_ARTIFACTS") or tmp_path_factory.mktemp("shots"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -132,11 +132,11 @@ def test_it_fits_every_medium(which, request, open_page, shots):
         assert page.evaluate("document.documentElement.scrollWidth") <= width, medium
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert paper == ("rgb(13, 17, 23)" if (scheme, media) == ("dark", "screen") else "rgb(255, 255, 255)"), medium
-        page.screenshot(path=shots / f"{which}-{medium}.png", full_page=which == "one")
+        page.screenshot(path=shots / f"report-{which}-{medium}.png", full_page=which == "one")
     assert page.locator("nav").is_hidden()  # on paper
-    page.pdf(path=shots / f"{which}.pdf", format="A4", print_background=True)
+    page.pdf(path=shots / f"report-{which}.pdf", format="A4", print_background=True)
     assert page.locator("details:not([open])").count() == 0
-    assert len(re.findall(rb"/Type\s*/Page\b", (shots / f"{which}.pdf").read_bytes())) > 2
+    assert len(re.findall(rb"/Type\s*/Page\b", (shots / f"report-{which}.pdf").read_bytes())) > 2
 
 
 @pytest.mark.parametrize(("which", "part"), [("one", "html"), ("several", "section:has(#compare)")])

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,6 +45,8 @@ def pictures(tmp_path_factory) -> Path:
     photo.quantize(16).save(folder / "palette.gif")
     Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257).save(folder / "deep.png")
     photo.save(folder / "photo.webp", lossless=True)
+    for kind in ("jpg", "png"):  # decoded in the event loop
+        photo.resize((40, 30)).save(folder / f"tiny.{kind}")
     return folder
 
 
@@ -95,6 +98,27 @@ def test_one_bad_image_refuses_the_request_and_is_named(served, pictures):
     status, _, answer = served.ask(served.address, body=body, content_type=kind)
     assert status == 422
     assert answer["error"].startswith("cut.jpg: cannot be decoded")
+
+
+def test_only_what_is_tiny_is_decoded_in_the_event_loop(pictures):
+    from resfit.data.decode import decode
+    from resfit.data.images import PixelRule
+    from resfit.shipping.intake import TINY_BYTES, TINY_PIXELS, Limits, Upload, decode_uploads, is_tiny
+
+    def upload(width: int, height: int) -> Upload:
+        held = io.BytesIO()
+        Image.open(pictures / "photo.jpg").resize((width, height)).save(held, "PNG")
+        return Upload(None, held.getvalue())
+
+    rule, most = PixelRule(16), upload(64, 64)
+    assert is_tiny([Upload(None, bytes(TINY_BYTES))], PixelRule(64))
+    assert not is_tiny([Upload(None, bytes(TINY_BYTES + 1))], PixelRule(64))
+    assert not is_tiny([Upload(None, b"")], PixelRule(65))
+    assert not is_tiny([most, most], rule)
+    pixels = decode_uploads([most], rule, Limits(), TINY_PIXELS)
+    assert pixels is not None
+    assert (pixels[0] == decode(most.data, rule, "it")).all()
+    assert decode_uploads([upload(64, 65)], rule, Limits(), TINY_PIXELS) is None
 
 
 def test_limits(served):
@@ -197,6 +221,28 @@ def said(capsys, *words: object) -> tuple[int, str]:
     return code, lines[0]
 
 
+def test_a_second_interrupt_waits_for_nobody_and_says_nothing(shipped, server):
+    with server["serving"](shipped) as (address, process):
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as begun:
+            begun.sendall(
+                b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n"
+            )
+            assert begun.recv(100).startswith(b"HTTP/1.1 100")
+            started = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            while time.monotonic() < started + 5:  # until the first was heard: nobody is let in any more
+                try:
+                    socket.create_connection((host, int(port)), timeout=1).close()
+                except OSError:
+                    break
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            stderr = process.communicate(timeout=20)[1]
+        assert time.monotonic() < started + 8  # less than the grace
+        assert (process.returncode, len(stderr.splitlines())) == (130, 1)
+
+
 def test_mistakes_are_one_line(shipped, tmp_path, capsys, monkeypatch):
     shutil.copytree(shipped, tmp_path / "run", ignore=shutil.ignore_patterns("*.onnx"))
     code, line = said(capsys, tmp_path / "run")
@@ -247,7 +293,7 @@ def test_a_batcher_answers_each_its_own_and_has_an_end():
         with pytest.raises(Full):
             await batcher.ask(image(1))
         gone.cancel()
-        running = asyncio.create_task(batcher.run())
+        batcher.start()
         for k, found in enumerate(await asyncio.gather(*first)):
             assert found.tolist() == [[k]] * (1 + k % 3)
         assert sizes == [3, 4, 2]
@@ -257,8 +303,14 @@ def test_a_batcher_answers_each_its_own_and_has_an_end():
             [7]
         ] * 12  # more than there is room for, into an empty queue
         assert batcher.waiting == 0
-        running.cancel()
-        batcher.worker.shutdown()
+        batcher.end()
+        batcher.end()  # twice is once
+        for _ in range(100):
+            if not [thread for thread in threading.enumerate() if thread.name == "resfit-network"]:
+                break
+            await asyncio.sleep(0.01)
+        else:
+            raise AssertionError("its thread goes on")
 
     asyncio.run(work())
 

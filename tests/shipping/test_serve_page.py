@@ -56,7 +56,7 @@ def open_page(browser, address):
 
 def keep(page, tmp_path: Path, name: str) -> None:
     """Keep a screenshot as an artifact."""
-    file = (Path(ARTIFACTS) if ARTIFACTS else tmp_path) / f"serve-{name}.png"
+    file = Path(ARTIFACTS or tmp_path) / f"serve-{name}.png"
     page.screenshot(path=file, full_page=True)
     with Image.open(file) as image:
         assert len(image.convert("RGB").getcolors(2**24)) > 20  # it shows something

@@ -21,7 +21,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from resfit.evaluation.runtime import OnnxBundle
 from resfit.shipping.batching import Batcher, Full
 from resfit.shipping.counts import Counts
-from resfit.shipping.intake import Held, Limits, Refused, Upload, decode_uploads, read_body, read_uploads
+from resfit.shipping.intake import (
+    SMALL,
+    TINY_PIXELS,
+    Held,
+    Limits,
+    Refused,
+    Upload,
+    decode_uploads,
+    is_tiny,
+    read_body,
+    read_uploads,
+)
 
 BATCH = 32  # images computed at once
 DECODERS = 2  # threads
@@ -65,10 +76,11 @@ def make_app(bundle: OnnxBundle, facts: dict[str, Any], limits: Limits, loopback
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(batcher.run())
-        yield
-        task.cancel()
-        for pool in (small, large, batcher.worker):
+        batcher.start()
+        with contextlib.suppress(asyncio.CancelledError):  # by a second Ctrl-C
+            yield
+        batcher.end()
+        for pool in (small, large):
             pool.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(title=f"resfit: {facts['name']}", docs_url=None, redoc_url=None, lifespan=lifespan)
@@ -76,9 +88,11 @@ def make_app(bundle: OnnxBundle, facts: dict[str, Any], limits: Limits, loopback
     async def decode(uploads: list[Upload]) -> np.ndarray:
         loop = asyncio.get_running_loop()
         work = partial(decode_uploads, uploads, bundle.rule, limits)
-        pixels = await loop.run_in_executor(small, work, False)
+        pixels = work(TINY_PIXELS) if is_tiny(uploads, bundle.rule) else None
         if pixels is None:
-            pixels = await loop.run_in_executor(large, work, True)
+            pixels = await loop.run_in_executor(small, work, SMALL)
+        if pixels is None:
+            pixels = await loop.run_in_executor(large, work, limits.pixels)
         assert pixels is not None
         return pixels
 

@@ -14,6 +14,10 @@ from resfit.data.decode import count_pixels, decode
 from resfit.data.images import PixelRule
 from resfit.errors import DataError
 
+TINY_BYTES, TINY_PIXELS = (
+    2**13,
+    2**12,
+)  # one image decoded at once, in the event loop: handing it to a thread takes longer
 SMALL = 2**20  # pixels of a request's images that are decoded beside others; larger ones take turns
 SCANS = 100  # of a JPEG: a file of some megabytes may ask for a hundred thousand passes over all its pixels
 PIECE = 2**16  # bytes of a form that are parsed in one go: some take a microsecond each
@@ -117,8 +121,13 @@ async def _read_form(request: Request, body: bytearray, limits: Limits) -> list[
     return uploads
 
 
-def decode_uploads(uploads: Sequence[Upload], rule: PixelRule, limits: Limits, large: bool) -> np.ndarray | None:
-    """Return pixels uint8 (n, 3, size, size) by the bundle's rule, or None where they are many and `large` is false.
+def is_tiny(uploads: Sequence[Upload], rule: PixelRule) -> bool:
+    """Return whether this is one image of few bytes, for a network of few pixels."""
+    return len(uploads) == 1 and len(uploads[0].data) <= TINY_BYTES and rule.size**2 <= TINY_PIXELS
+
+
+def decode_uploads(uploads: Sequence[Upload], rule: PixelRule, limits: Limits, most: int) -> np.ndarray | None:
+    """Return pixels uint8 (n, 3, size, size) by the bundle's rule, or None where the encoded images have more than `most`.
 
     Raises Refused naming the image: none of a request is answered where one cannot be.
     """
@@ -134,7 +143,7 @@ def decode_uploads(uploads: Sequence[Upload], rule: PixelRule, limits: Limits, l
             total += count_pixels(upload.data, name)
             if total > limits.pixels:
                 raise Refused(413, f"{name}: makes more than {limits.pixels:,} pixels. Shrink it")
-        if total > SMALL and not large:
+        if total > most:
             return None
         for place, (name, upload) in enumerate(zip(names, uploads, strict=True)):
             pixels[place] = decode(upload.data, rule, name)

@@ -1,5 +1,6 @@
 """`serve`: a bundle behind HTTP, in one process, by ONNX Runtime; torch is neither needed nor imported."""
 
+import asyncio
 import contextlib
 import importlib.util
 import ipaddress
@@ -62,6 +63,7 @@ def serve(
     )  # memory for the largest batch is taken now, not under load
     for name in ("uvicorn.error", "python_multipart"):
         logging.getLogger(name).setLevel(logging.ERROR)  # a warning a bad request would fill a log
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
     config = uvicorn.Config(
         make_app(bundle, facts, limits, loopback),
         http=limited(limits.read_seconds, limits.connections),
@@ -102,6 +104,11 @@ def describe(bundle: OnnxBundle, path: Path) -> dict[str, Any]:
         **{key: config.get(key) for key in keys},
         "card": card,
     }
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Leave out the traceback of each request that a second Ctrl-C cuts off."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def _load(path: Path) -> OnnxBundle:
