@@ -22,7 +22,7 @@ from typing import Any
 
 from result import keep, show
 
-RECIPES = ("speed-cpu", "r4-lighter")
+RECIPES = ("speed-cpu", "resnet-20")
 BUSY = "while True: pass"
 
 

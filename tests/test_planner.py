@@ -1,7 +1,5 @@
 """`resfit train FOLDER`: what is planned of images and a time, and what a person may get wrong."""
 
-import itertools
-import math
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,8 @@ from resfit import planner
 from resfit.cli import main
 from resfit.data.sources import open_source
 from resfit.errors import UsageError
-from resfit.planner import first_batch, fit, fits, front, wanted_epochs
+from resfit.models.families import cost
+from resfit.planner import candidates, first_batch, fit, fits, modelled_seconds, wanted_epochs
 from resfit.recipefile import load_recipe
 from resfit.runs import Run
 from resfit.training.timelimit import TimeLimit
@@ -32,52 +31,56 @@ def photographs(tmp_path_factory):
 
 
 def test_batches_are_small_where_images_are_few():
-    batches = [first_batch(count) for count in (20, 500, 1000, 3000, 10**4, 10**6)]
+    batches = [first_batch(count) for count in (20, 600, 1100, 5000, 10**4, 10**6)]
     assert batches == sorted(batches)
     assert batches[0] == 16
-    assert batches[-1] == 256
-    for count, batch in zip((3000, 10**4), batches[3:5], strict=True):  # the largest with a thousand steps in 16 epochs
-        assert batch == max(b for b in (16, 32, 64, 128, 256) if 16 * count / b >= 1000)
+    assert batches[-1] == 512
+    for count, batch in zip((1100, 5000), batches[2:4], strict=True):  # the largest with 32 steps an epoch
+        assert batch == max(b for b in (16, 32, 64, 128, 256, 512) if count / b >= 32)
 
 
 def test_more_is_wanted_of_costlier_networks_and_fewer_images():
-    assert wanted_epochs(20_000 * 32**2, 32, 50_000, 128) == 16
-    assert wanted_epochs(4 * 20_000 * 32**2, 32, 50_000, 128) == 32
-    assert wanted_epochs(100, 32, 50_000, 128) == 8
-    assert wanted_epochs(20_000 * 32**2, 32, 100, 16) == 160  # 1,000 steps
+    assert wanted_epochs(20_000 * 32**2, 32, 10**6, 128) == 5
+    assert wanted_epochs(4 * 20_000 * 32**2, 32, 10**6, 128) == 10
+    assert wanted_epochs(100, 32, 10**6, 128) == 2.5
+    assert wanted_epochs(20_000 * 32**2, 32, 1000, 16) == pytest.approx(11.2)  # 700 steps
     assert wanted_epochs(20_000 * 32**2, 32, 10, 16) == 300
 
 
-def test_a_front_is_within_the_budget_and_falls():
-    budget = load_recipe("default", ["budget.max_params=300k", "budget.max_macs=20M"]).budget
-    rows = front(budget, 64, 3)
-    assert all(one.cost.params <= 300_000 and one.cost.macs <= 20e6 for one in rows)
-    assert all(one.spec.image_size == 64 and one.spec.classes == 3 for one in rows)
-    macs = [one.cost.macs for one in rows]
+@pytest.mark.parametrize(("side", "stages"), [(32, 3), (64, 4), (96, 4), (128, 5)])
+def test_candidates_are_within_the_budget_the_costliest_first(side, stages):
+    budget = load_recipe("default", ["budget.max_params=900k", "budget.max_macs=400M"]).budget
+    specs = candidates(budget, side, 3)
+    assert all(cost(one).params <= 900_000 and cost(one).macs <= 400e6 for one in specs)
+    assert all((one.image_size, one.classes, len(one.widths)) == (side, 3, stages) for one in specs)
+    macs = [cost(one).macs for one in specs]
     assert macs == sorted(macs, reverse=True)
-    assert all(math.sqrt(2) * after <= before for before, after in itertools.pairwise(macs))
+    assert len(specs) > 2
+
+
+def test_a_budget_too_small_for_them_has_what_design_finds():
+    budget = load_recipe("default", ["budget.max_params=5k"]).budget
+    specs = candidates(budget, 32, 10)
+    assert specs
+    assert all(cost(one).params <= 5000 for one in specs)
+    assert "whitened" not in {one.family for one in specs}
 
 
 @pytest.mark.parametrize("seconds", [1.0, 30.0, 1000.0, 1e5])
 def test_the_network_is_the_costliest_that_can_be_trained_often_enough(seconds, monkeypatch):
     """The speed is made up, and twice what the rule's model says: the choice is then plain arithmetic."""
-    rule = planner.load_expected().training
-    monkeypatch.setattr(planner, "measure", lambda recipe, *_: {32: 2 * rule.seconds(recipe.network, cost_of(recipe))})
+    monkeypatch.setattr(planner, "measured_seconds", lambda recipe, *_: 2 * modelled_seconds(recipe))
     recipe, images = load_recipe("planned", ["train.batch_size=128"]), (2000, 200)
-    chosen = planner.choose_network(recipe, 10, images, "cpu", 1.5, TimeLimit(seconds))
-    rows = front(recipe.budget, 32, 10)
+    chosen = planner.choose_network(recipe, 10, images, "cpu", 1.9, TimeLimit(seconds))
+    tried = {one: recipe.model_copy(update={"network": one}) for one in candidates(recipe.budget, 32, 10)}
     kept = [
         one
-        for one in rows
-        if wanted_epochs(one.cost.macs, 32, 2000, 128) * (2000 + 0.3 * 200) * 2 * rule.seconds(one.spec, one.cost)
+        for one, each in tried.items()
+        if wanted_epochs(cost(one).macs, 32, 2000, 128) * (2000 + 0.3 * 200) * 2 * modelled_seconds(each)
         <= 0.98 * seconds
     ]
-    quickest = min(rows, key=lambda one: rule.seconds(one.spec, one.cost))
-    assert chosen.network == (kept[0] if kept else quickest).spec
-
-
-def cost_of(recipe):
-    return planner.cost(recipe.network)
+    quickest = min(tried, key=lambda one: modelled_seconds(tried[one]))
+    assert chosen.network == (kept[0] if kept else quickest)
 
 
 def test_images_are_as_large_as_the_time_has_room_for(photographs):
@@ -90,18 +93,21 @@ def test_images_are_as_large_as_the_time_has_room_for(photographs):
 
 def test_a_batch_doubles_while_it_pays(monkeypatch):
     per_image = {16: 4.0, 32: 3.0, 64: 2.0, 128: 1.9, 256: 0.1}
-    monkeypatch.setattr(planner, "measure", lambda recipe, *_: {32: 1e-6 * per_image[recipe.train.batch_size]})
+    monkeypatch.setattr(planner, "measured_seconds", lambda recipe, *_: 1e-6 * per_image[recipe.train.batch_size])
     recipe = load_recipe("planned", ["train.batch_size=16", "optim.lr=0.0125"])
-    place = planner.choose_device("cpu")
-    found = planner.choose_batch(recipe, (1000, 100), place, TimeLimit(60.0), keep_rate=False)
+    place, many = planner.choose_device("cpu"), (10**5, 100)
+
+    def chosen(images, seconds, keep_rate=False):
+        return planner.choose_batch(recipe, images, place, TimeLimit(seconds), keep_rate)
+
+    found = chosen(many, 60.0)
     assert found.train.batch_size == 64  # 128 is hardly faster
     assert found.optim.lr == pytest.approx(0.05)
-    kept = planner.choose_batch(recipe, (1000, 100), place, TimeLimit(60.0), keep_rate=True)
-    assert kept.optim.lr == 0.0125
-    short = planner.choose_batch(recipe, (1000, 100), place, TimeLimit(0.06), keep_rate=False)
-    assert short.train.batch_size == 16  # a thousand steps of 32 images are not there
+    assert chosen(many, 60.0, keep_rate=True).optim.lr == 0.0125
+    assert chosen(many, 0.06).train.batch_size == 16  # there is no time for 700 steps of 32 images
+    assert chosen((1030, 100), 60.0).train.batch_size == 32  # and no 32 steps an epoch of 64
     monkeypatch.setattr(planner, "memory_limit", lambda place: 0)
-    assert planner.choose_batch(recipe, (1000, 100), place, TimeLimit(60.0), keep_rate=False).train.batch_size == 16
+    assert chosen(many, 60.0).train.batch_size == 16
 
 
 @pytest.fixture(scope="module")
@@ -187,5 +193,8 @@ def test_many_processes_have_no_plan(monkeypatch):
 
 
 def test_looks_at_val_are_counted():
-    assert fits(20_000 * 32**2, 32, (1000, 0), 16, 0.001, 16.0)
-    assert not fits(20_000 * 32**2, 32, (1000, 100), 16, 0.001, 16.0)
+    recipe = load_recipe("planned")
+    epochs = wanted_epochs(cost(recipe.network).macs, 32, 10**5, 512)
+    assert fits(recipe, (10**5, 0), 0.001, epochs * 100 + 1)
+    assert not fits(recipe, (10**5, 10**4), 0.001, epochs * 100 + 1)
+    assert fits(recipe, (10**5, 10**4), 0.001, epochs * 103 + 1)

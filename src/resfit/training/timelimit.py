@@ -14,6 +14,7 @@ import torch
 
 from resfit.budget import duration_text
 from resfit.errors import GateError, UsageError
+from resfit.evaluation.config import VIEWS
 from resfit.machine import synchronize
 from resfit.recipe import Distill, Recipe
 from resfit.runs import Run
@@ -24,7 +25,7 @@ from resfit.training.runlog import Progress
 from resfit.training.step import make_step
 
 MOST = 300  # epochs, or the recipe's own number where that is more: a small data set does not fill any limit
-MEASURED = 0.02, 0.5, 10.0  # what measuring a size may take: a share of the limit, seconds at least, seconds at most
+MEASURED = 0.01, 0.3, 3.0  # what measuring a size may take: a share of the limit, seconds at least, seconds at most
 PREDICTED = 0.3  # of the time of a step, what predicting an image of val takes, until an epoch has told
 SPARE = 0.02  # of the limit, kept for what is not foreseen; as much over it is not worth another plan
 UNUSED = 0.05  # of the epochs: fewer are not added
@@ -109,6 +110,11 @@ def train_seconds(recipe: Recipe, image_seconds: Mapping[int, float], images: in
     return epochs * images * sum(image_seconds[side] * share for side, share in shares)
 
 
+def look_seconds(recipe: Recipe, image_seconds: Mapping[int, float], val: int) -> float:
+    """Return about what predicting so many images of val takes, all views of each, before an epoch has told."""
+    return PREDICTED * VIEWS[recipe.tta] * image_seconds[recipe.network.image_size] * val
+
+
 def plan_epochs(
     recipe: Recipe, image_seconds: Mapping[int, float], images: tuple[int, int], seconds: float, most: int
 ) -> int:
@@ -117,7 +123,7 @@ def plan_epochs(
     val is predicted after each epoch that looks at it, and once more at the end.
     """
     train, val = images
-    look = PREDICTED * image_seconds[recipe.network.image_size] * val
+    look = look_seconds(recipe, image_seconds, val)
 
     def total(epochs: int) -> float:
         looks = -(-epochs // recipe.train.validate_every) + 1
@@ -195,8 +201,7 @@ def replan(
     modelled = whole - train_seconds(recipe, image_seconds, images[0], planned, done)
     slower = sum(float(row["train_seconds"]) for row in rows) / modelled
     looks = [float(row["val_seconds"]) for row in rows if "val_seconds" in row]
-    unseen = PREDICTED * slower * image_seconds[recipe.network.image_size] * images[1]
-    look = sum(looks) / len(looks) if looks else unseen
+    look = sum(looks) / len(looks) if looks else slower * look_seconds(recipe, image_seconds, images[1])
     besides = max(0.0, spent - float(kept["before"]) - sum(map(_seconds, rows))) / done  # an epoch: checkpoints
     every = recipe.train.validate_every
 
