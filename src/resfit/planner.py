@@ -42,7 +42,6 @@ DENSITY, EPOCHS = 20_000, 5
 THIN, DENSE = 5_000, 400_000  # macs a pixel
 STEPS = 700
 BATCHES = 16, 512, 2048  # the smallest; the largest that is not measured to be faster; the largest
-BATCH_STEPS = 32  # an epoch, at least, of few images
 GAIN = 1.2  # times as many images a second make a batch of twice the size worth it
 BYTES = 20  # that training holds for each activation: value, gradient, and what layers keep, in float32
 TRIES = 3  # networks measured before the smallest is taken
@@ -90,7 +89,7 @@ def fit(
         classes = len(train_set.class_names)
         recipe = choose_network(recipe, classes, images, place, machine, limit)
     if "train.batch_size" not in given:
-        recipe = choose_batch(recipe, images, place, limit, "optim.lr" in given)
+        recipe = choose_batch(recipe, place, limit, "optim.lr" in given)
     size = recipe.network.image_size
     say(f"planned: {format_spec(recipe.network)} for {size}x{size} pixels, batches of {recipe.train.batch_size}")
     return start(recipe, train_set, val_set, out, seed=seed, device=device, source=absolute(data), time_limit=limit)
@@ -191,14 +190,12 @@ def wanted_epochs(macs: int, side: int, count: int, batch: int) -> float:
 
 
 def first_batch(count: int) -> int:
-    """Return the largest batch, of a power of two, with which `count` images make BATCH_STEPS steps."""
+    """Return the largest batch, of a power of two, with which EPOCHS passes over `count` images make STEPS steps."""
     least, most, _ = BATCHES
-    return max(least, min(most, 1 << int(math.log2(max(count / BATCH_STEPS, 1)))))
+    return max(least, min(most, 1 << int(math.log2(max(EPOCHS * count / STEPS, 1)))))
 
 
-def choose_batch(
-    recipe: Recipe, images: tuple[int, int], place: torch.device, limit: TimeLimit, keep_rate: bool
-) -> Recipe:
+def choose_batch(recipe: Recipe, place: torch.device, limit: TimeLimit, keep_rate: bool) -> Recipe:
     """Return the recipe, its batch halved while it needs too much memory, or doubled while that is measured to pay."""
     activations, room = cost(recipe.network).activations, memory_limit(place)
     while recipe.train.batch_size > BATCHES[0] and BYTES * activations * recipe.train.batch_size > room:
@@ -207,11 +204,7 @@ def choose_batch(
     while recipe.train.batch_size < BATCHES[2]:
         double = _with_batch(recipe, 2 * recipe.train.batch_size, keep_rate)
         steps = limit.left / (seconds * double.train.batch_size)
-        if (
-            steps < STEPS
-            or images[0] < BATCH_STEPS * double.train.batch_size
-            or BYTES * activations * double.train.batch_size > room
-        ):
+        if steps < STEPS or BYTES * activations * double.train.batch_size > room:
             break
         taken = measured_seconds(double, place, limit)
         if seconds < GAIN * taken:

@@ -154,7 +154,7 @@ def test_too_short_a_time_is_refused_before_a_folder_is_made(tiny_recipe, digits
     words = ["train", tiny_recipe, "--data", digits_npz, "--out", tmp_path / "run", "--device", "cpu"]
     assert main([*map(str, words), "--time-limit", "10ms"]) == 3
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("resfit: ")]
-    assert "time limit: 0.0 s: one epoch of 240 images takes about" in line
+    assert "time limit: 0.0 s: one epoch of 240 images, and val, take about" in line
     assert not (tmp_path / "run").exists()
 
 

@@ -86,7 +86,7 @@ def measure(recipe: Recipe, device: torch.device, limit: float) -> dict[int, flo
     found = {}
     for side, begin, end in phases(recipe):
         steps, started, first = 0, time.perf_counter(), 0.0
-        while steps < 3 or time.perf_counter() - started < seconds:
+        while steps < 2 or time.perf_counter() - started < seconds:
             state.step = int((begin + end) / 2 * 1000 * recipe.train.epochs)
             step(state, images, index % recipe.network.classes, index, 0)
             synchronize(device)
@@ -143,10 +143,10 @@ def fit_epochs(
     left = limit.left
     epochs = plan_epochs(recipe, image_seconds, images, left, most_epochs(recipe))
     if not epochs:
-        need = train_seconds(recipe, image_seconds, images[0], 1)
+        need = train_seconds(recipe, image_seconds, images[0], 1) + 2 * look_seconds(recipe, image_seconds, images[1])
         raise GateError(
-            f"time limit: {duration_text(limit.seconds)}: one epoch of {images[0]:,} images takes about {duration_text(need)}"
-            f" here, and {duration_text(max(left, 0.0))} are left. Give it more time, or take a smaller network."
+            f"time limit: {duration_text(limit.seconds)}: one epoch of {images[0]:,} images, and val, take about"
+            f" {duration_text(need)} here, and {duration_text(max(left, 0.0))} are left. Give it more time, or take a smaller network."
         )
     return with_epochs(recipe, epochs), image_seconds
 
