@@ -2,8 +2,9 @@
 
 The networks are speed-cpu's in other widths and, for larger images, with more stages, since a short time is best spent on
 them; where none keeps the budget, those of `design` are. Rules of ours (docs/log.md, 2026-11-22): a network of DENSITY macs a
-pixel passes over all images EPOCHS times, one of k times that sqrt(k) times as often; no training has fewer than STEPS steps;
-images are as large as the data has them, up to the last of SIDES, while a network of at least THIN macs a pixel fits.
+pixel passes over all images EPOCHS times, one of k times that sqrt(k) times as often, none fewer than FEWEST times, since whole
+epochs fill a time badly when they are few; no training has fewer than STEPS steps; images are as large as the data has them, up
+to the last of SIDES, while a network of at least THIN macs a pixel fits.
 """
 
 import math
@@ -38,7 +39,7 @@ from resfit.training.timelimit import MOST, TimeLimit, look_seconds, measure, ph
 PRESETS = {"quick": 5 * 60.0, "balanced": 30 * 60.0, "best": 3 * 3600.0}  # seconds
 SIDES = range(32, 129, 32)  # pixels
 WIDTHS = range(4, 513, 4)  # of the first stage; the others have four times as many channels
-DENSITY, EPOCHS = 20_000, 5
+DENSITY, EPOCHS, FEWEST = 20_000, 5, 8
 THIN, DENSE = 5_000, 400_000  # macs a pixel
 STEPS = 700
 BATCHES = 16, 512, 2048  # the smallest; the largest that is not measured to be faster; the largest
@@ -185,14 +186,14 @@ def fits(recipe: Recipe, images: tuple[int, int], image_seconds: float, seconds:
 
 def wanted_epochs(macs: int, side: int, count: int, batch: int) -> float:
     """Return how often a network should pass over `count` images, by the rules at the head of this file."""
-    passes = EPOCHS * max(0.5, math.sqrt(macs / (DENSITY * side**2)))
-    return min(MOST, max(passes, STEPS * batch / count))
+    passes = EPOCHS * math.sqrt(macs / (DENSITY * side**2))
+    return min(MOST, max(passes, FEWEST, STEPS * batch / count))
 
 
 def first_batch(count: int) -> int:
-    """Return the largest batch, of a power of two, with which EPOCHS passes over `count` images make STEPS steps."""
+    """Return the largest batch, of a power of two, with which FEWEST passes over `count` images make STEPS steps."""
     least, most, _ = BATCHES
-    return max(least, min(most, 1 << int(math.log2(max(EPOCHS * count / STEPS, 1)))))
+    return max(least, min(most, 1 << int(math.log2(max(FEWEST * count / STEPS, 1)))))
 
 
 def choose_batch(recipe: Recipe, place: torch.device, limit: TimeLimit, keep_rate: bool) -> Recipe:

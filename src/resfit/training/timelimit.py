@@ -143,10 +143,12 @@ def fit_epochs(
     left = limit.left
     epochs = plan_epochs(recipe, image_seconds, images, left, most_epochs(recipe))
     if not epochs:
-        need = train_seconds(recipe, image_seconds, images[0], 1) + 2 * look_seconds(recipe, image_seconds, images[1])
+        look = look_seconds(recipe, image_seconds, images[1])
+        need = train_seconds(recipe, image_seconds, images[0], 1) + 2 * look
         raise GateError(
             f"time limit: {duration_text(limit.seconds)}: one epoch of {images[0]:,} images, and val, take about"
-            f" {duration_text(need)} here, and {duration_text(max(left, 0.0))} are left. Give it more time, or take a smaller network."
+            f" {duration_text(need)} here, and {duration_text(max(left, 0.0))} are left. Give it more time, or take a smaller"
+            " network."
         )
     return with_epochs(recipe, epochs), image_seconds
 
