@@ -47,7 +47,7 @@ def test_more_is_wanted_of_costlier_networks_and_fewer_images():
     assert wanted_epochs(20_000 * 32**2, 32, 10, 16) == 300
 
 
-@pytest.mark.parametrize(("side", "stages"), [(32, 3), (64, 4), (96, 4), (128, 5)])
+@pytest.mark.parametrize(("side", "stages"), [(16, 3), (32, 3), (64, 4), (96, 4), (128, 5)])
 def test_candidates_are_within_the_budget_the_costliest_first(side, stages):
     budget = load_recipe("default", ["budget.max_params=900k", "budget.max_macs=400M"]).budget
     specs = candidates(budget, side, 3)
@@ -144,6 +144,15 @@ def test_what_is_set_is_not_planned(photographs, tmp_path):
     recipe = run.recipe
     assert recipe.network == load_recipe("resnet-8", ["data.image_size=24", "network.classes=2"]).network
     assert (recipe.data.image_size, recipe.train.batch_size, recipe.optim.lr) == (24, 12, 0.02)
+
+
+@pytest.mark.parametrize("side", [12, 20, 224])
+def test_any_size_that_is_set_has_a_plan(side):
+    recipe = planner._plain("x", [f"data.image_size={side}"], {"data.image_size"})
+    assert recipe.network.image_size == side
+    assert cost(recipe.network).params <= 5_000_000
+    kept = planner._plain("x", ["network.kernel=5"], {"network"})
+    assert kept.network.kernel == 5
 
 
 @pytest.mark.parametrize(

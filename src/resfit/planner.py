@@ -70,6 +70,7 @@ def fit(
     limit = as_limit(PRESETS[preset] if time_limit is None else time_limit)
     assert limit is not None
     given = {setting.partition("=")[0].strip() for setting in settings}
+    given |= {"network" for key in given if key.startswith("network.")}
     if "train.epochs" in given:
         raise UsageError(
             "train.epochs: follows from the time here. Name a recipe to set it: resfit train default --data PATH"
@@ -127,6 +128,8 @@ def modelled_seconds(recipe: Recipe) -> float:
 def choose_side(recipe: Recipe, opened: Source, machine: float, limit: TimeLimit) -> int:
     """Return the largest of SIDES, up to the median image's shorter side, at which a network of THIN macs a pixel fits."""
     split = "all" if "all" in opened.splits else "train"
+    if split not in opened.splits:
+        return SIDES[0]  # reading it will say what is missing
     listing = opened.list_split(split)
     sizes = image_sizes(listing)
     natural = statistics.median(min(size) for size in sizes.elements()) if sizes else SIDES[0]
@@ -218,8 +221,8 @@ def _plain(data: str | Path, settings: Sequence[str], given: set[str]) -> Recipe
     """Return the recipe before anything is measured: of the size that the settings say, with a network of the budget."""
     named = [f"name={_name(data)}", *settings]
     side = load_recipe("planned", ["resizing={}", *named]).network.image_size
-    sizes = [f"resizing.sizes=[{side // 2}, {3 * side // 4}]", f"augment.crop.padding={max(1, side // 16)}"]
-    recipe = load_recipe("planned", [*sizes, *named])
+    shrunk = f"resizing.sizes=[{side // 2}, {3 * side // 4}]" if side >= SIDES[0] else "resizing={}"
+    recipe = load_recipe("planned", [shrunk, f"augment.crop.padding={max(1, side // 16)}", *named])
     if "network" in given:
         return recipe
     specs = candidates(recipe.budget, side, 2)
