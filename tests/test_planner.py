@@ -172,7 +172,12 @@ def test_any_size_that_is_set_has_a_plan(side):
             "--seeds: a time is planned for one run.",
         ),
         (["digits", "--time-limit", "soon"], 2, "'soon' is not a time. Write it as 5ms, 30s, 20m or 2h."),
-        (["digits", "--set", "train.epochs=3"], 2, "train.epochs: follows from the time here. Name a recipe to set it"),
+        (
+            ["digits", "--set", "train.epochs=3"],
+            2,
+            "train.epochs: follows from the time. Leave it out, or train a recipe",
+        ),
+        (["r5", "--data", "digits", "--set", "train.epochs=3", "--time-limit", "1h"], 2, "train.epochs: follows"),
         (["digits", "--time-limit", "20ms"], 3, "time limit: 0.0 s: one epoch of 1,439 images, and val, take about"),
         (["digits", "--set", "budget.max_params=10"], 3, "network"),
     ],
@@ -197,7 +202,7 @@ def test_many_processes_have_no_plan(monkeypatch):
 
     monkeypatch.setattr(launch, "present", lambda: Ranks(0, 2))
     with pytest.raises(UsageError, match=r"time limit: is for one process"):
-        launch.as_limit(60.0)
+        launch.as_limit(60.0, ())
 
 
 def test_looks_at_val_are_counted():

@@ -67,14 +67,10 @@ def fit(
     """
     if preset not in PRESETS:
         raise UsageError(f"preset: {preset!r} is not known. Use {', '.join(PRESETS)}.")
-    limit = as_limit(PRESETS[preset] if time_limit is None else time_limit)
+    limit = as_limit(PRESETS[preset] if time_limit is None else time_limit, settings)
     assert limit is not None
     given = {setting.partition("=")[0].strip() for setting in settings}
     given |= {"network" for key in given if key.startswith("network.")}
-    if "train.epochs" in given:
-        raise UsageError(
-            "train.epochs: follows from the time here. Name a recipe to set it: resfit train default --data PATH"
-        )
     check_place(data, out, device)
     recipe = _plain(data, settings, given)
     opened, place = open_source(data), choose_device(device)

@@ -60,7 +60,7 @@ def train(
     speed. Raises UsageError, DataError, GateError (over the budget, or the time), ResourceError.
     The process keeps what training sets: torch's thread count, denormals as zero, and the allocator's thresholds.
     """
-    limit = as_limit(time_limit)
+    limit = as_limit(time_limit, settings)
     recipe = as_recipe(recipe, settings)
     check_place(data, out, device)
     if not 0 <= seed < 2**63:
@@ -71,10 +71,15 @@ def train(
     return start(recipe, train_set, val_set, out, seed=seed, device=device, source=absolute(data), time_limit=limit)
 
 
-def as_limit(time_limit: float | TimeLimit | None) -> TimeLimit | None:
-    """Return a limit that begins now, if it has not begun. Raises UsageError among torchrun's ranks: none can measure alone."""
+def as_limit(time_limit: float | TimeLimit | None, settings: Sequence[str]) -> TimeLimit | None:
+    """Return a limit that begins now, if it has not begun.
+
+    Raises UsageError where the settings have epochs too, and among torchrun's ranks: none can measure alone.
+    """
     if time_limit is None:
         return None
+    if any(setting.partition("=")[0].strip() == "train.epochs" for setting in settings):
+        raise UsageError("train.epochs: follows from the time. Leave it out, or train a recipe without a time limit.")
     if present().many:
         raise UsageError("time limit: is for one process. Set train.epochs for torchrun's.")
     return time_limit if isinstance(time_limit, TimeLimit) else TimeLimit(time_limit)
