@@ -84,6 +84,10 @@ def test_what_the_gpu_benchmarks_print_becomes_rows_of_the_tables(speed, tmp_pat
         found = gpu_run["objects"](capsys.readouterr().out)
         for name, value in zip(entry["files"], found, strict=True):
             (tmp_path / name).write_text(json.dumps(value))
-        (row,) = [line for line in performance["rows_table"](tmp_path).splitlines() if "gpu_speed_94" in line]
+        (row,) = [
+            line
+            for line in performance["rows_table"](tmp_path, performance["ROWS"]).splitlines()
+            if "gpu_speed_94" in line
+        ]
         assert f"| 0.5 | ratio at most 0.8 | {met} |" in row
         assert len(tables["table"](tmp_path).splitlines()) == 2 + len(entry["files"])
