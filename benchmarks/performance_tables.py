@@ -253,8 +253,10 @@ def verdict(goal: tuple[str, float] | None, value: Mapping[str, Any]) -> str:
         return f"no: {value['unless']}"
     found, how = value[goal[0].split()[0]], goal[0].split()[-1]
     lack = goal[1] - found if how == "least" else found - goal[1]
-    if lack <= 0 or goal[1] == 0:
-        return "no" if lack > 0 else "yes"
+    if lack <= 0:
+        return "yes"
+    if goal[1] == 0:
+        return "no"
     return f"missed by {100 * lack / goal[1]:.1f}%"
 
 

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +93,11 @@ def timed(a: argparse.Namespace, words: list[str], out: Path, seed: int, busy: b
             other.kill()
             other.wait()
     summary = json.loads((out / "summary.json").read_text())
-    recipe = (out / "recipe.toml").read_text()
+    recipe = tomllib.loads((out / "recipe.toml").read_text())
     return {
         "seconds": round(seconds, 2),
         "epochs": summary["epochs"],
-        "planned_epochs": int(recipe.partition("\nepochs = ")[2].split()[0]),
+        "planned_epochs": recipe["train"]["epochs"],
         "params": summary["params"],
         "macs": summary["macs"],
         "val_accuracy": summary["val"]["accuracy"],

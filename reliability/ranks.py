@@ -68,9 +68,8 @@ def check(base: Path, folder: Path, item: Round) -> str:
         if not _finished(out):  # stopped after that, a rank keeps nobody waiting but torchrun
             return f"the job had not ended {ENDS[way]:g} s after its rank was {way}"
         code = 0
-    over = _finished(
-        out
-    )  # a rank that dies after that is torchrun's to report: nobody waits for it, and nothing is left to do
+    # a rank that dies once the run has finished is torchrun's to report: nobody waits for it, and nothing is left to do
+    over = _finished(out)
     said = [line for line in log.read_text().splitlines() if line.startswith("resfit: rank ")]
     if code and trained and not over and not any(line.startswith(f"resfit: rank {rank} of 2: ") for line in said):
         return f"no line names rank {rank}: {said}"

@@ -197,12 +197,12 @@ def test_a_preset_that_is_none_is_refused():
 
 
 def test_many_processes_have_no_plan(monkeypatch):
-    from resfit.training import launch
+    from resfit.training import timelimit
     from resfit.training.ranks import Ranks
 
-    monkeypatch.setattr(launch, "present", lambda: Ranks(0, 2))
+    monkeypatch.setattr(timelimit, "present", lambda: Ranks(0, 2))
     with pytest.raises(UsageError, match=r"time limit: is for one process"):
-        launch.as_limit(60.0, ())
+        timelimit.as_limit(60.0, ())
 
 
 def test_looks_at_val_are_counted():

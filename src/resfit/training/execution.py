@@ -98,9 +98,8 @@ def _train(
         except Replanned as plan:
             say(f"{plan}")
             state.epochs = plan.epochs
-            if (
-                present().first
-            ):  # killed from here on, it goes on by this plan; a disk that is full leaves the one before
+            # killed from here on, it goes on by this plan; a disk that is full leaves the one before
+            if present().first:
                 with contextlib.suppress(ResourceError):
                     save_checkpoint(run.checkpoints, state.step, state_tensors(state), header_of(state) | same)
         except Diverged as error:

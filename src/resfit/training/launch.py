@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,7 +39,7 @@ from resfit.training.shadow import (
     rendezvous,
     shared_run,
 )
-from resfit.training.timelimit import TimeLimit, fit_epochs, record
+from resfit.training.timelimit import TimeLimit, as_limit, fit_epochs
 
 
 @together
@@ -69,20 +70,6 @@ def train(
         shared(lambda: refuse_taken(Path(out)))
     train_set, val_set = one_first(lambda: load_data(recipe, data, refit, aloud=True))
     return start(recipe, train_set, val_set, out, seed=seed, device=device, source=absolute(data), time_limit=limit)
-
-
-def as_limit(time_limit: float | TimeLimit | None, settings: Sequence[str]) -> TimeLimit | None:
-    """Return a limit that begins now, if it has not begun.
-
-    Raises UsageError where the settings have epochs too, and among torchrun's ranks: none can measure alone.
-    """
-    if time_limit is None:
-        return None
-    if any(setting.partition("=")[0].strip() == "train.epochs" for setting in settings):
-        raise UsageError("train.epochs: follows from the time. Leave it out, or train a recipe without a time limit.")
-    if present().many:
-        raise UsageError("time limit: is for one process. Set train.epochs for torchrun's.")
-    return time_limit if isinstance(time_limit, TimeLimit) else TimeLimit(time_limit)
 
 
 def load_data(
@@ -131,11 +118,10 @@ def start(
     recipe = _fix_teacher(recipe)
     if warning := check_teacher(recipe, train_set, place):
         say(warning)
-    timed = None
+    timed = {}
     if time_limit is not None:
         images = (len(train_set), 0 if val_set is None else len(val_set))
-        recipe, image_seconds = fit_epochs(recipe, place, images, time_limit)
-        timed = record(time_limit, recipe, image_seconds)
+        recipe, timed["time_limit"] = fit_epochs(recipe, place, images, time_limit)
         say(f"{recipe.train.epochs} epochs fit into {duration_text(time_limit.seconds)}")
     refuse_differences(recipe, seed, (train_set, val_set))
     folder = None if out is None else Path(out)
@@ -147,9 +133,7 @@ def start(
         if present().first:
             refuse_taken(run.folder)  # by a process that came first
             durable.write_text(run.recipe_file, recipe_to_toml(recipe))
-        _describe(run, recipe, train_set, val_set, seed, place, source, verdict)
-        if timed is not None:
-            run.update(time_limit=timed)
+        _describe(run, recipe, train_set, val_set, seed, place, source, verdict, **timed)
         say(f"{recipe.name}: {verdict}; {network_text(recipe.network)}")
         chosen = f"{len(val_set):,} to choose on" if val_set else "refit on train + val, last weights kept"
         classes = len(train_set.class_names)
@@ -169,6 +153,7 @@ def _describe(
     place: torch.device,
     source: str | None,
     verdict: str,
+    **more: Any,
 ) -> None:
     """Write run.json: from here on the folder is a run."""
     total = cost(recipe.network)
@@ -196,6 +181,7 @@ def _describe(
         versions=versions(),
         commit=commit(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        **more,
     )
 
 

@@ -20,7 +20,7 @@ from resfit.recipe import Distill, Recipe
 from resfit.runs import Run
 from resfit.training.init import make_state
 from resfit.training.precision import fix_precision
-from resfit.training.ranks import shared
+from resfit.training.ranks import present, shared
 from resfit.training.runlog import Progress
 from resfit.training.step import make_step
 
@@ -59,6 +59,20 @@ class TimeLimit:
     def left(self) -> float:
         """Return the seconds to plan for."""
         return (1 - SPARE) * self.seconds - self.spent
+
+
+def as_limit(time_limit: float | TimeLimit | None, settings: Sequence[str]) -> TimeLimit | None:
+    """Return a limit that begins now, if it has not begun.
+
+    Raises UsageError where the settings have epochs too, and among torchrun's ranks: none can measure alone.
+    """
+    if time_limit is None:
+        return None
+    if any(setting.partition("=")[0].strip() == "train.epochs" for setting in settings):
+        raise UsageError("train.epochs: follows from the time. Leave it out, or train a recipe without a time limit.")
+    if present().many:
+        raise UsageError("time limit: is for one process. Set train.epochs for torchrun's.")
+    return time_limit if isinstance(time_limit, TimeLimit) else TimeLimit(time_limit)
 
 
 def with_epochs(recipe: Recipe, epochs: int | None) -> Recipe:
@@ -134,14 +148,14 @@ def plan_epochs(
 
 def fit_epochs(
     recipe: Recipe, device: torch.device, images: tuple[int, int], limit: TimeLimit
-) -> tuple[Recipe, dict[int, float]]:
-    """Return the recipe with the epochs that fill what is left of a limit, and the seconds of an image at each size.
+) -> tuple[Recipe, dict[str, Any]]:
+    """Return the recipe with the epochs that fill what is left of a limit, and what run.json keeps of it, for `Deadline`.
 
     Raises GateError where there is no time for one epoch.
     """
-    image_seconds = measure(recipe, device, limit.seconds)
+    image_seconds, most = measure(recipe, device, limit.seconds), max(MOST, recipe.train.epochs)
     left = limit.left
-    epochs = plan_epochs(recipe, image_seconds, images, left, most_epochs(recipe))
+    epochs = plan_epochs(recipe, image_seconds, images, left, most)
     if not epochs:
         look = look_seconds(recipe, image_seconds, images[1])
         need = train_seconds(recipe, image_seconds, images[0], 1) + 2 * look
@@ -150,18 +164,9 @@ def fit_epochs(
             f" {duration_text(need)} here, and {duration_text(max(left, 0.0))} are left. Give it more time, or take a smaller"
             " network."
         )
-    return with_epochs(recipe, epochs), image_seconds
-
-
-def most_epochs(recipe: Recipe) -> int:
-    """Return how many epochs there are at most, whatever the limit."""
-    return max(MOST, recipe.train.epochs)
-
-
-def record(limit: TimeLimit, recipe: Recipe, image_seconds: Mapping[int, float]) -> dict[str, Any]:
-    """Return what run.json keeps of a limit, for `Deadline`; `before` is what was spent before the first step."""
     sides = {str(side): value for side, value in image_seconds.items()}
-    return {"seconds": limit.seconds, "before": limit.spent, "most": most_epochs(recipe), "image_seconds": sides}
+    kept = {"seconds": limit.seconds, "before": limit.spent, "most": most, "image_seconds": sides}
+    return with_epochs(recipe, epochs), kept
 
 
 class Deadline(Progress):

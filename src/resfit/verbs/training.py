@@ -91,7 +91,6 @@ def do_train(a: Arguments) -> int:
     """Train one run, or one a seed, and print its folder."""
     began = time.monotonic()  # before torch is imported: a time limit counts it
     recipe, data, settings = _started(a)
-    from resfit.planner import fit
     from resfit.training.launch import train
     from resfit.training.seeds import train_seeds
     from resfit.training.timelimit import TimeLimit
@@ -99,6 +98,8 @@ def do_train(a: Arguments) -> int:
     limit = None if a.time_limit is None else TimeLimit(parse_duration(a.time_limit), began)
     words = {"seed": a.seed, "refit": a.refit, "device": a.device, "settings": settings, "time_limit": limit}
     if recipe is None:
+        from resfit.planner import fit
+
         run = fit(data, a.out, preset=a.preset or "balanced", **words)
     elif a.seeds is not None:
         if a.seeds < 1:
