@@ -43,6 +43,7 @@ ALLOWED["planner"] = {
     "recipefile",
     "runs",
     "data",
+    "evaluation",
     "solver",
     "training",
 }

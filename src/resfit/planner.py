@@ -2,9 +2,9 @@
 
 The networks are speed-cpu's in other widths and, for larger images, with more stages, since a short time is best spent on
 them; where none keeps the budget, those of `design` are. Rules of ours (docs/log.md, 2026-11-22): a network of DENSITY macs a
-pixel passes over all images EPOCHS times, one of k times that sqrt(k) times as often, none fewer than FEWEST times, since whole
-epochs fill a time badly when they are few; no training has fewer than STEPS steps; images are as large as the data has them, up
-to the last of SIDES, while a network of at least THIN macs a pixel fits.
+pixel passes over all images EPOCHS times, one of k times that sqrt(k) times as often, none fewer than FEWEST times; no
+training has fewer than STEPS steps; images are as large as the data has them, up to the last of SIDES, while a network of at
+least THIN macs a pixel fits.
 """
 
 import math
@@ -23,6 +23,7 @@ from resfit.data.listing import Source
 from resfit.data.sources import open_source
 from resfit.data.splits import TEST_SHARE
 from resfit.errors import UsageError
+from resfit.evaluation.config import VIEWS
 from resfit.machine import choose_device, default_threads, tune
 from resfit.models.families import cost
 from resfit.models.spec import ModelSpec, format_spec, resized
@@ -34,7 +35,7 @@ from resfit.solver.expected import load_expected
 from resfit.solver.ranges import default_ranges
 from resfit.training.launch import absolute, check_place, load_data, start
 from resfit.training.runlog import say
-from resfit.training.timelimit import MOST, TimeLimit, as_limit, look_seconds, measure, phases, train_seconds
+from resfit.training.timelimit import MOST, TimeLimit, as_limit, measure, phases, train_seconds
 
 PRESETS = {"quick": 5 * 60.0, "balanced": 30 * 60.0, "best": 3 * 3600.0}  # seconds
 SIDES = range(32, 129, 32)  # pixels
@@ -45,6 +46,7 @@ STEPS = 700
 BATCHES = 16, 512, 2048  # the smallest; the largest that is not measured to be faster; the largest
 GAIN = 1.2  # times as many images a second make a batch of twice the size worth it
 BYTES = 20  # that training holds for each activation: value, gradient, and what layers keep, in float32
+LOOKING = 0.3  # of the time of a step, what predicting an image of val takes for each of its views
 TRIES = 3  # networks measured before the smallest is taken
 
 
@@ -180,7 +182,8 @@ def fits(recipe: Recipe, images: tuple[int, int], image_seconds: float, seconds:
     """Return whether a network can be trained as often as it should be on (train, val) images, and looked at each time."""
     size = recipe.network.image_size
     epochs = wanted_epochs(cost(recipe.network).macs, size, images[0], recipe.train.batch_size)
-    return epochs * (images[0] * image_seconds + look_seconds(recipe, {size: image_seconds}, images[1])) <= seconds
+    looking = LOOKING * VIEWS[recipe.tta] * images[1]
+    return epochs * (images[0] + looking) * image_seconds <= seconds
 
 
 def wanted_epochs(macs: int, side: int, count: int, batch: int) -> float:

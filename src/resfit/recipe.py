@@ -27,6 +27,11 @@ SMALLEST, LARGEST = 8, 512  # pixels of an image's side
 Channel3 = tuple[float, float, float]
 
 
+def as_whole(value: float) -> float:
+    """Return an int where nothing is lost, so that 50.0 is written as 50."""
+    return int(value) if value == int(value) else value
+
+
 def _rising(value: tuple[float, ...]) -> tuple[float, ...]:
     if list(value) != sorted(set(value)):
         raise ValueError("must be shares of training, each later than the one before")
@@ -129,15 +134,16 @@ class Schedule(Named):
 class Train(Section):
     """How long and how: batch_size counts images of all ranks together, ema_decay is per step (0: no average).
 
-    loss "auto" takes distributions as targets where labels are mixed, else class indices. class_weights "balanced" weighs each
-    image by the inverse of its class's share of the training images, 1 on average; numbers are one for each class.
+    The last of 9.5 epochs ends after half of its steps. loss "auto" takes distributions as targets where labels are mixed, else
+    class indices. class_weights "balanced" weighs each image by the inverse of its class's share of the training images, 1 on
+    average; numbers are one for each class.
     early_stopping is the number of epochs without a better validation accuracy after which training ends (0: never).
     validate_every is the number of epochs from one look at the validation split to the next; the last epoch always has one. A
     precision that the device has not natively becomes what "auto" is there. compile and cuda_graphs cost seconds at the start.
     sync_batchnorm normalises with the moments of all processes' images together; in one process it is as ever.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 50
+    epochs: Annotated[float, Field(ge=1, allow_inf_nan=False), AfterValidator(as_whole)] = 50
     batch_size: Annotated[int, Field(ge=2)] = 128
     loss: Literal["auto", "cross-entropy", "soft-cross-entropy"] = "auto"
     class_weights: Literal["none", "balanced"] | tuple[Annotated[float, Field(gt=0)], ...] = "none"

@@ -11,7 +11,7 @@ from resfit.runs import Run
 from resfit.training import timelimit
 from resfit.training.checkpoint import checkpoints, load_newest
 from resfit.training.launch import resume, train
-from resfit.training.timelimit import TimeLimit, measure, plan_epochs, replan, train_seconds, with_epochs
+from resfit.training.timelimit import Standing, TimeLimit, measure, plan_epochs, replan, train_seconds, with_epochs
 from runfiles import Killed, essence
 
 RESIZED = ["resizing={sizes=[8,12], until=[0.3,0.7]}"]
@@ -40,14 +40,17 @@ def test_seconds_are_those_of_every_step(epochs, done, tiny_recipe):
 def test_the_most_epochs_that_fit(every, tiny_recipe):
     recipe = load_recipe(tiny_recipe, [*RESIZED, f"train.validate_every={every}"])
 
-    def total(epochs):
-        looks = sum((e + 1) % every == 0 or e + 1 == epochs for e in range(epochs)) + 1
-        return of_each_step(epochs, 40, 25) + looks * 100 * 0.3 * 0.004
+    def total(parts):
+        last = -(-parts // 100)
+        looks = sum((e + 1) % every == 0 or e + 1 == last for e in range(last)) + 1
+        sizes = [8 if p < 0.3 else 12 if p < 0.7 else 16 for p in ((k + 0.5) / 1000 for k in range(1000))]
+        return parts / 100 * sum(SECONDS[size] for size in sizes) + looks * 0.12
 
     for seconds in (1.0, 3.01, 30.01, 100.01):
-        epochs = plan_epochs(recipe, SECONDS, (1000, 100), seconds, 60)
-        assert epochs == sum(total(n) <= seconds for n in range(1, 61))
-    assert plan_epochs(recipe, SECONDS, (1000, 100), 1e9, 60) == 60
+        epochs = plan_epochs(recipe, SECONDS, 0.12, 1000, seconds, 60)
+        fitting = [parts for parts in range(100, 6001) if total(parts) <= seconds]
+        assert epochs == pytest.approx(len(fitting) and fitting[-1] / 100)
+    assert plan_epochs(recipe, SECONDS, 0.12, 1000, 1e9, 60) == 60
 
 
 def test_a_warm_up_shrinks_with_the_epochs(tiny_recipe):
@@ -58,37 +61,42 @@ def test_a_warm_up_shrinks_with_the_epochs(tiny_recipe):
     assert with_epochs(recipe, 1).train.epochs == 1
 
 
-def rows(epochs, train_seconds, val_seconds=0.5):
-    return [{"epoch": e, "train_seconds": train_seconds, "val_seconds": val_seconds} for e in range(epochs)]
+KEPT = {"seconds": 200.0, "most": 300, "image_seconds": {"16": 0.01}}  # an epoch of 1,000 images: 10 s
 
 
 @pytest.mark.parametrize(
-    ("done", "seconds", "epochs"),
+    ("done", "spent", "slower", "epochs"),
     [
-        (5, 10.0, 20),  # as planned
-        (5, 20.0, 10),  # half as fast
-        (5, 5.0, 38),  # twice as fast
-        (15, 5.0, 20),  # so late it is not made longer
-        (10, 22.5, 10),  # the time is over
+        (5.0, 47.0, 1.0, 20),  # 196 s in all: as planned
+        (5.0, 44.5, 1.0, 20),  # less than a fiftieth too short
+        (5.0, 49.5, 1.0, 20),  # or too long
+        (5.0, 50.5, 1.0, 19.55),
+        (5.0, 55.0, 1.0, 19.1),
+        (5.0, 47.0, 2.0, 12.45),
+        (5.0, 47.0, 0.5, 34.8),
+        (14.5, 190.0, 1.0, 15.1),
+        (14.5, 201.0, 1.0, 14.5),  # the time is over
     ],
 )
-def test_a_plan_follows_what_epochs_take(done, seconds, epochs, tiny_recipe):
-    recipe = load_recipe(tiny_recipe)
-    kept = {"seconds": 215.0, "before": 2.0, "most": 300, "image_seconds": {"16": 0.01}}
-    took = rows(done, seconds)
-    found = replan(recipe, kept, (1000, 50), took, 2.0 + done * (seconds + 0.5), 20)
-    left = 215.0 - 2.0 - done * (seconds + 0.5) - 0.5  # one more look, at the end
-    assert found == epochs
-    if epochs != 20:
-        assert epochs == max(done, done + int(left / (seconds + 0.5)))
+def test_a_plan_follows_what_epochs_take(done, spent, slower, epochs, tiny_recipe):
+    at = Standing(done, done, spent, slower, look=0.0, besides=0.0)
+    assert replan(load_recipe(tiny_recipe), KEPT, 1000, at, 20) == pytest.approx(epochs, abs=0.011)
 
 
-def test_one_more_epoch_where_nothing_has_been_looked_at(tiny_recipe):
-    recipe = load_recipe(tiny_recipe, ["train.validate_every=20"])
-    kept = {"seconds": 10.0, "before": 0.0, "most": 300, "image_seconds": {"16": 0.01}}
-    took = [{"epoch": 0, "train_seconds": 30.0}]
-    assert replan(recipe, kept, (1000, 50), took, 30.0, 20) == 2
-    assert replan(recipe, kept, (1000, 0), took, 30.0, 20) == 1  # refit: there is nothing to look at
+@pytest.mark.parametrize("done", [2.0, 2.25, 5.9])
+def test_no_longer_plan_would_keep_the_limit(done, tiny_recipe):
+    """Brute force: epochs, looks after every second one and at the end, and what an epoch costs besides."""
+    recipe = load_recipe(tiny_recipe, ["train.validate_every=2"])
+    at = Standing(done, done, 50.0, 1.3, look=4.0, besides=0.7)
+
+    def total(parts):
+        ends = [e for e in range(1, 400) if e > done and e < parts / 100] + [-(-parts // 100)]
+        looks = sum(e % 2 == 0 or e == ends[-1] for e in ends)
+        return 50.0 + (parts / 100 - done) * 13.0 + 4.0 * (looks + 1) + 0.7 * len(ends)
+
+    found = replan(recipe, KEPT, 1000, at, 20)
+    fitting = [parts for parts in range(round(done * 100) + 1, 4000) if total(parts) <= 196.0]
+    assert found == fitting[-1] / 100
 
 
 def test_every_size_is_measured(tiny_recipe):
@@ -103,51 +111,99 @@ def test_every_size_is_measured(tiny_recipe):
 def scripted(monkeypatch, plans):
     """Have the plan after so many epochs be another one, whatever the clock says."""
 
-    def replan(recipe, kept, images, rows, spent, planned):
-        return plans.get(len(rows), planned)
+    def replan(recipe, kept, train, at, planned):
+        return plans.get(at.epochs, planned)
 
     monkeypatch.setattr(timelimit, "replan", replan)
     monkeypatch.setattr(timelimit, "plan_epochs", lambda *_: 6)
     monkeypatch.setattr(timelimit, "MEASURED", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(timelimit, "LOOK", 0.0)
 
 
-def test_a_run_whose_plan_changes_has_that_plans_course(tiny_recipe, digits_npz, tmp_path, monkeypatch, capsys):
-    scripted(monkeypatch, {2: 4})
+@pytest.mark.parametrize(("plans", "epochs"), [({2: 4}, 4), ({1.25: 5, 3.5: 3.75}, 3.75), ({5.75: 6.5}, 6.5)])
+def test_a_run_whose_plan_changes_has_that_plans_course(
+    plans, epochs, tiny_recipe, digits_npz, tmp_path, monkeypatch, capsys
+):
+    scripted(monkeypatch, plans)
     run = train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu", time_limit=60.0)
-    assert "4 epochs, not 6, keep the time limit" in capsys.readouterr().err
-    assert [row["epoch"] for row in run.metrics] == [0, 1, 2, 3]
-    assert run.summary["epochs"] == 4
+    assert f"{epochs} epochs, not " in capsys.readouterr().err
+    rows = -(-int(4 * epochs) // 4)
+    assert [row["epoch"] for row in run.metrics] == list(range(rows))
+    assert run.metrics[-1]["step"] == 4 * epochs
+    assert run.summary["epochs"] == rows
     assert run.recipe.train.epochs == 6  # what was planned first, and can be trained again
-    assert load_newest(run.checkpoints)[1]["epochs"] == 4
-    four = train(tiny_recipe, digits_npz, tmp_path / "four", device="cpu", settings=["train.epochs=4"])
-    assert run.metrics[3]["lr"] == pytest.approx(four.metrics[3]["lr"])
+    assert load_newest(run.checkpoints)[1]["epochs"] == epochs
+    same = train(tiny_recipe, digits_npz, tmp_path / "same", device="cpu", settings=[f"train.epochs={epochs}"])
+    assert run.metrics[-1]["lr"] == pytest.approx(same.metrics[-1]["lr"])
     assert run.info["time_limit"]["seconds"] == 60.0
     assert 0 < run.info["time_limit"]["before"] < 60
 
 
-@pytest.mark.parametrize("when", [3, 8, 9, 13])  # of 4 steps an epoch, the plan changing after the second
+@pytest.mark.parametrize("when", [3, 8, 9, 10, 11, 13])  # of 4 steps an epoch, the plan changing after 8 and after 10
 def test_killed_it_goes_on_by_the_plan_that_it_had(when, tiny_recipe, digits_npz, tmp_path, monkeypatch):
-    scripted(monkeypatch, {2: 4})
+    scripted(monkeypatch, {2: 5, 2.5: 3.75})
     whole = train(tiny_recipe, digits_npz, tmp_path / "whole", device="cpu", time_limit=60.0)
+    step = timelimit.Deadline.step
 
     def stop(self, state, steps_per_epoch, seconds):
         if state.step == when:
             raise Killed
+        step(self, state, steps_per_epoch, seconds)
 
     with monkeypatch.context() as inside:
-        inside.setattr("resfit.training.timelimit.Deadline.step", stop, raising=False)
+        inside.setattr("resfit.training.timelimit.Deadline.step", stop)
         with pytest.raises(Killed):
             train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu", time_limit=60.0)
     assert essence(resume(tmp_path / "run")) == essence(whole)
 
 
-def test_the_end_of_the_time_is_the_end_of_training(tiny_recipe, digits_npz, tmp_path, monkeypatch):
-    scripted(monkeypatch, {3: 3})
+@pytest.mark.parametrize(("after", "epochs"), [(3, 3), (2.4, 2.4)])  # of 5 steps each
+def test_the_end_of_the_time_is_the_end_of_training(after, epochs, tiny_recipe, digits_npz, tmp_path, monkeypatch):
+    scripted(monkeypatch, {after: epochs})
     run = train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu", time_limit=60.0, refit=True)
     assert run.info["status"] == "finished"
     assert run.summary["epochs"] == 3
     assert run.summary["epoch"] == 2
     assert len(checkpoints(run.checkpoints)) >= 2
+
+
+def test_what_has_not_been_looked_at_is_not_the_end(tiny_recipe, digits_npz, tmp_path, monkeypatch):
+    """The time is over after an epoch without a look at val: one more step ends the training with one."""
+    monkeypatch.setattr(timelimit, "replan", lambda recipe, kept, train, at, planned: min(at.least, planned))
+    monkeypatch.setattr(timelimit, "plan_epochs", lambda *_: 6)
+    monkeypatch.setattr(timelimit, "LOOK", 0.0)
+    monkeypatch.setattr(timelimit.Deadline, "step", lambda *_: None)  # only epochs' ends
+    words = {"device": "cpu", "time_limit": 60.0, "settings": ["train.validate_every=6"]}
+    run = train(tiny_recipe, digits_npz, tmp_path / "run", **words)
+    assert [row["step"] for row in run.metrics] == [4, 5]
+    assert run.summary["epoch"] == 1
+    refit = train(tiny_recipe, digits_npz, tmp_path / "refit", refit=True, **words)
+    assert [row["step"] for row in refit.metrics] == [refit.metrics[0]["step"]]
+
+
+def test_the_clock_is_looked_at_now_and_then(tiny_recipe, digits_npz, tmp_path, monkeypatch):
+    """A clock of steps: each look is at least LOOK of the limit after the one before, and tells the truth about the pace."""
+    seen = []
+
+    def replan(recipe, kept, train, at, planned):
+        seen.append(at)
+        return planned
+
+    monkeypatch.setattr(timelimit, "replan", replan)
+    monkeypatch.setattr(timelimit, "plan_epochs", lambda *_: 6)
+    monkeypatch.setattr(timelimit, "LOOK", 1e-9)
+    run = train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu", time_limit=60.0)
+    steps = [at.epochs * 4 for at in seen]
+    assert steps == sorted(
+        [*range(1, 24), 4, 8, 12, 16, 20]
+    )  # each step but the last, and each epoch's end but the last
+    spent = [at.spent for at in seen]
+    assert spent == sorted(spent)
+    assert run.info["time_limit"]["before"] < spent[0] < spent[-1] < 60
+    assert all(at.slower > 0 and at.look > 0 and at.besides >= 0 for at in seen)
+    monkeypatch.setattr(timelimit, "LOOK", 10.0)
+    train(tiny_recipe, digits_npz, tmp_path / "again", device="cpu", time_limit=60.0)
+    assert len(seen) == len(steps)
 
 
 def test_too_short_a_time_is_refused_before_a_folder_is_made(tiny_recipe, digits_npz, tmp_path, capsys):

@@ -14,7 +14,7 @@ from resfit.escaping import csv_text
 from resfit.machine import versions
 from resfit.recipe import Recipe, recipe_to_toml
 from resfit.runs import Run
-from resfit.training.checkpoint import checkpoints, drop_later, load_newest, save_checkpoint
+from resfit.training.checkpoint import checkpoints, drop_later, load_newest
 from resfit.training.divergence import Diverged, roll_back
 from resfit.training.init import make_state, refuse_other_init
 from resfit.training.loop import batch_plan, train_loop
@@ -23,10 +23,11 @@ from resfit.training.outcome import finish
 from resfit.training.precision import fix_precision
 from resfit.training.ranks import choose_place, make_interrupt, present, shared
 from resfit.training.runlog import Interrupt, Interrupted, Progress, Pruned, keep_rows, say
+from resfit.training.saver import Saver
 from resfit.training.shadow import (
     note_size,
 )
-from resfit.training.state import TrainState, adopt, header_of, state_tensors
+from resfit.training.state import TrainState, adopt
 from resfit.training.syncbn import unite
 from resfit.training.timelimit import Deadline, Replanned, with_epochs
 
@@ -56,7 +57,7 @@ def execute(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | N
             durable.remove(left)
         _write_manifest(run, recipe)
         keep_rows(run.metrics_file, state.epoch)
-    progress = progress or _show(run, with_epochs(recipe, state.epochs), train_set, val_set)
+    progress = progress or _show(run, with_epochs(recipe, state.epochs), train_set, val_set, state.seconds)
     same |= {"versions": versions(), "threads": torch.get_num_threads()}
     try:
         with make_interrupt().watching() as interrupt:
@@ -88,22 +89,22 @@ def _train(
 ) -> None:
     """Train to the end, through rollbacks; what is out of memory says what would fit."""
     seed, (_, steps) = run.info["seed"], batch_plan(recipe, len(train_set))
-    given, short = recipe, False
+    given, short, saver, planned = recipe, False, Saver(run, same, steps), False
     while not short:
         recipe = with_epochs(given, state.epochs)
         progress.epochs = recipe.train.epochs
         try:
-            train_loop(recipe, state, train_set, val_set, run, seed, same, interrupt, progress.step, progress.epoch)
+            if planned:
+                saver.save(state)  # killed from here on, it goes on by this plan
+                planned = False
+            train_loop(recipe, state, train_set, val_set, run, saver, seed, interrupt, progress.step, progress.epoch)
             return
         except Replanned as plan:
             say(f"{plan}")
-            state.epochs = plan.epochs
-            # killed from here on, it goes on by this plan; a disk that is full leaves the one before
-            if present().first:
-                with contextlib.suppress(ResourceError):
-                    save_checkpoint(run.checkpoints, state.step, state_tensors(state), header_of(state) | same)
+            state.epochs, planned = plan.epochs, True
         except Diverged as error:
             roll_back(run, recipe, state, same, steps, error)
+            saver = Saver(run, same, steps)
         except Exception as error:
             short = is_out_of_memory(error)
             if not short:
@@ -111,11 +112,11 @@ def _train(
     raise out_of_memory(recipe, state, str(run.folder))  # here, where the failed step's memory is free again
 
 
-def _show(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | None) -> Progress:
+def _show(run: Run, recipe: Recipe, train_set: ImageSet, val_set: ImageSet | None, seconds: float) -> Progress:
     """Return what shows training, and where there is a time limit keeps it."""
     if run.info.get("time_limit") is None:
         return Progress(recipe.train.epochs, len(train_set))
-    return Deadline(run, recipe, (len(train_set), 0 if val_set is None else len(val_set)))
+    return Deadline(run, recipe, (len(train_set), 0 if val_set is None else len(val_set)), seconds)
 
 
 def _note_end(run: Run, **changes: str) -> None:

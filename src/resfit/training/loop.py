@@ -22,7 +22,7 @@ from resfit.training.loss import load_teacher
 from resfit.training.ranks import agree, all_rows, own_batches, own_part, own_size
 from resfit.training.runlog import Interrupt
 from resfit.training.saver import Saver
-from resfit.training.schedule import after_loss
+from resfit.training.schedule import after_loss, total_steps
 from resfit.training.state import TrainState, new_sums, shipped_weights
 from resfit.training.step import make_rate, make_step
 
@@ -37,24 +37,24 @@ def train_loop(
     train_set: ImageSet,
     val_set: ImageSet | None,
     run: Run,
+    saver: Saver,
     seed: int,
-    same: dict[str, Any],
     interrupt: Interrupt,
     show_step: Show,
     show_epoch: Callable[[dict[str, Any]], None],
 ) -> None:
     """Train `state` from where it stands to the recipe's end; without `val_set` the last weights are kept (`--refit`).
 
-    Writes metrics rows, checkpoints, whose headers say what is the `same` all through a run, and the best weights to the run
-    folder. Raises Interrupted after a signal, with a checkpoint on disk; Diverged where a value is not finite, which is on no
-    checkpoint; ResourceError where the disk does not take the first checkpoint, or the last.
+    `saver` writes metrics rows, checkpoints and the best weights to the run folder. Raises Interrupted after a signal, with a
+    checkpoint on disk; Diverged where a value is not finite, which is on no checkpoint; ResourceError where the disk does not
+    take the first checkpoint, or the last.
     """
     device = next(state.model.parameters()).device
     own_val = [] if val_set is None else [own_part(val_set)]
     images, *val_images = place_images([s.images for s in (train_set, *own_val)], device)
     labels = torch.as_tensor(train_set.labels).to(device)
     batch_size, steps_per_epoch = batch_plan(recipe, len(train_set))
-    rate = make_rate(recipe, steps_per_epoch)
+    rate, total = make_rate(recipe, steps_per_epoch), total_steps(recipe.train.epochs, steps_per_epoch)
     state.model.train()
     sizes = [*recipe.resizing.sizes, recipe.network.image_size]
     own_count = own_size(batch_size) // recipe.optim.accumulate
@@ -62,17 +62,19 @@ def train_loop(
     run.update(compile_seconds=run.info.get("compile_seconds", 0.0) + compile_seconds)
     teacher = load_teacher(recipe, train_set.class_names, device)
     step = make_step(recipe, steps_per_epoch, device, teacher, forward)
-    saver, saved = Saver(run, same, steps_per_epoch), time.monotonic()
+    saved = time.monotonic()
     if state.step == 0:
         saver.save(state, must=True)
-    for epoch in range(state.epoch, recipe.train.epochs):
+    last = -(-total // steps_per_epoch)
+    for epoch in range(state.epoch, last):
         if ends_early(recipe, epoch, state.best.epoch):
             break
         order = epoch_order(seed, epoch, len(train_set))
         done = state.step - epoch * steps_per_epoch
         started = time.monotonic() - state.seconds
         order, batch_sizes = own_batches(order, batch_size)
-        with closing(feed(images, order, batch_sizes, done, steps_per_epoch, device)) as batches:
+        end = min(steps_per_epoch, total - epoch * steps_per_epoch)
+        with closing(feed(images, order, batch_sizes, done, end, device)) as batches:
             for index, batch in batches:
                 step(state, batch, labels[index], index, seed)
                 state.seconds = time.monotonic() - started
@@ -87,7 +89,7 @@ def train_loop(
         row = {"epoch": epoch, "step": state.step, "lr": rate(state.step - 1) * state.lr_factor}
         count = max(count, 1.0)  # none where every step of a short epoch overflowed float16
         row |= {"train_loss": loss / count, "train_accuracy": correct / count, "train_seconds": state.seconds}
-        looks = (epoch + 1) % recipe.train.validate_every == 0 or epoch + 1 == recipe.train.epochs
+        looks = (epoch + 1) % recipe.train.validate_every == 0 or epoch + 1 == last
         if looks and val_set is not None and val_set.labels is not None:
             evaluated = time.monotonic()
             mean, std = recipe.data.mean or (), recipe.data.std or ()
@@ -106,12 +108,12 @@ def train_loop(
         saver.add_row(row)
         shown = row | {"best": state.best.epoch == epoch, "images_per_second": count / state.seconds}
         state.epoch, state.seconds, state.sums = epoch + 1, 0.0, new_sums(device)
-        saver.save(state, must=bool(interrupt.signal) or epoch + 1 == recipe.train.epochs)
+        saver.save(state, must=bool(interrupt.signal) or epoch + 1 == last)
         saved = time.monotonic()
         show_epoch(shown)  # may end the run
         interrupt.leave()
     if val_set is None:
-        saver.choose(recipe.train.epochs - 1, state.weights(), {"epoch": recipe.train.epochs - 1})
+        saver.choose(state.epoch - 1, state.weights(), {"epoch": state.epoch - 1})
         saver.flush()
     if saver.failing:  # it ended early
         saver.save(state, must=True)

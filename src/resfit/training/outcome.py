@@ -67,7 +67,7 @@ def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val
         "train_seconds": train_seconds,
         "compile_seconds": info["compile_seconds"],
         "val_seconds": sum(row.get("val_seconds", 0.0) for row in rows),
-        "images_per_second": _batch_images(recipe, len(train_set)) * len(rows) / train_seconds,
+        "images_per_second": _seen(recipe, len(train_set), state.step) / train_seconds,
         "device": info["device"],
         "data": info["data"],
     }
@@ -81,7 +81,8 @@ def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val
     say(f"trained on {len(train_set):,} images in {train_seconds:.1f} s; next: resfit test {run.folder}")
 
 
-def _batch_images(recipe: Recipe, count: int) -> int:
-    """Return the number of images an epoch trains on."""
+def _seen(recipe: Recipe, count: int, step: int) -> int:
+    """Return the number of images that so many steps train on."""
     size, steps = batch_plan(recipe, count)
-    return min(size * steps, count)
+    epochs, rest = divmod(step, steps)
+    return epochs * min(size * steps, count) + rest * size

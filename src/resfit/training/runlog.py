@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 from resfit import durable
 from resfit.escaping import visible
+from resfit.training.schedule import total_steps
 from resfit.training.state import TrainState
 
 
@@ -77,7 +79,7 @@ def keep_rows(path: Path, epochs: int) -> None:
 class Progress:
     """Shows training on stderr: a live line on a terminal, elsewhere one plain line an epoch."""
 
-    def __init__(self, epochs: int, images_per_epoch: int, label: str = "") -> None:
+    def __init__(self, epochs: float, images_per_epoch: int, label: str = "") -> None:
         self.epochs, self.images, self.label = epochs, images_per_epoch, label
         self.live = sys.stderr.isatty()
         self.started, self.first_step, self.drawn = time.monotonic(), -1, 0.0
@@ -90,12 +92,14 @@ class Progress:
         if not self.live or now - self.drawn < 0.2:
             return
         self.drawn = now
-        done, total = state.step, steps_per_epoch * self.epochs
+        done, total = state.step, total_steps(self.epochs, steps_per_epoch)
         rate = (done - self.first_step) / max(now - self.started, 1e-9)
         left = _clock((total - done) / rate) if rate else "?"
         speed = rate * self.images / steps_per_epoch
         bar = ("#" * (20 * done // total)).ljust(20, ".")
-        text = f"{self.label}[{bar}] epoch {state.epoch + 1}/{self.epochs}  {speed:,.0f} images/s  {left} left"
+        text = (
+            f"{self.label}[{bar}] epoch {state.epoch + 1}/{math.ceil(self.epochs)}  {speed:,.0f} images/s  {left} left"
+        )
         sys.stderr.write(f"\r\x1b[2K{text}")
         sys.stderr.flush()
 
@@ -105,7 +109,7 @@ class Progress:
             sys.stderr.write("\r\x1b[2K")
         val = f"  val {row['val_accuracy']:.2%}" if "val_accuracy" in row else ""
         print(
-            f"{self.label}epoch {row['epoch'] + 1}/{self.epochs}  loss {row['train_loss']:.4f}  "
+            f"{self.label}epoch {row['epoch'] + 1}/{math.ceil(self.epochs)}  loss {row['train_loss']:.4f}  "
             f"train {row['train_accuracy']:.2%}{val}{' *' if row['best'] else ''}  "
             f"lr {row['lr']:.3g}  {row['images_per_second']:,.0f} images/s  {row['train_seconds']:.1f} s",
             file=sys.stderr,

@@ -4,28 +4,33 @@ import math
 from dataclasses import dataclass
 
 
-def cosine(progress: float, epochs: int, end: float) -> float:
+def total_steps(epochs: float, steps_per_epoch: int) -> int:
+    """Return the steps of all epochs, the last of which may be a part of one."""
+    return max(1, round(epochs * steps_per_epoch))
+
+
+def cosine(progress: float, epochs: float, end: float) -> float:
     """Return half a cosine from 1 to `end` (Loshchilov & Hutter 2016, SGDR, arXiv 1608.03983, without restarts)."""
     return end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def step(progress: float, epochs: int, every_epochs: float, gamma: float) -> float:
+def step(progress: float, epochs: float, every_epochs: float, gamma: float) -> float:
     """Return `gamma` to the power of the number of whole `every_epochs` behind us."""
     # 1e-9: progress * epochs of a whole number of epochs may come out just below it
     return float(gamma ** math.floor(progress * epochs / every_epochs + 1e-9))
 
 
-def warmup(progress: float, epochs: int, warmup_epochs: float) -> float:
+def warmup(progress: float, epochs: float, warmup_epochs: float) -> float:
     """Return the factor that climbs linearly to 1 over `warmup_epochs` (Goyal et al. 2017, arXiv 1706.02677)."""
     return min(1.0, progress * epochs / warmup_epochs) if warmup_epochs > 0 else 1.0
 
 
-def multi_step(progress: float, epochs: int, milestones: tuple[float, ...], gamma: float) -> float:
+def multi_step(progress: float, epochs: float, milestones: tuple[float, ...], gamma: float) -> float:
     """Return `gamma` to the power of the number of milestones, in epochs, behind us."""
     return float(gamma ** sum(progress * epochs + 1e-9 >= milestone for milestone in milestones))
 
 
-def one_cycle(progress: float, epochs: int, peak: float, start: float, end: float) -> float:
+def one_cycle(progress: float, epochs: float, peak: float, start: float, end: float) -> float:
     """Return half a cosine up from `start` to 1 at progress `peak`, then one down to `end`.
 
     Smith & Topin 2017, "Super-convergence", arXiv 1708.07120; cosines as in fastai and torch.optim.lr_scheduler.OneCycleLR.
@@ -36,14 +41,14 @@ def one_cycle(progress: float, epochs: int, peak: float, start: float, end: floa
     return cosine((progress - peak) / (1 - peak), epochs, end)
 
 
-def triangular(progress: float, epochs: int, peak: float, start: float, end: float) -> float:
+def triangular(progress: float, epochs: float, peak: float, start: float, end: float) -> float:
     """Return a straight line from `start` up to 1 at progress `peak`, then one down to `end` (Smith 2015, arXiv 1506.01186)."""
     if progress < peak:
         return start + (1 - start) * progress / peak
     return end + (1 - end) * (1 - progress) / (1 - peak)
 
 
-def warm_restarts(progress: float, epochs: int, first_epochs: float, growth: float, end: float) -> float:
+def warm_restarts(progress: float, epochs: float, first_epochs: float, growth: float, end: float) -> float:
     """Return a cosine that starts anew after `first_epochs`, and then each time after `growth` times as many.
 
     Loshchilov & Hutter 2016, "SGDR", arXiv 1608.03983.
@@ -54,7 +59,7 @@ def warm_restarts(progress: float, epochs: int, first_epochs: float, growth: flo
     return cosine(max(0.0, progress * epochs - begun) / length, epochs, end)
 
 
-def constant(progress: float, epochs: int, **params: float) -> float:
+def constant(progress: float, epochs: float, **params: float) -> float:
     """Return 1: what `after_loss` makes of the rate is all."""
     return 1.0
 

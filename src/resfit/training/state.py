@@ -46,7 +46,7 @@ class TrainState:
     best: Best = field(default_factory=Best)
     plateau: Plateau = field(default_factory=Plateau)
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
-    epochs: int | None = None
+    epochs: float | None = None
     scaler: torch.amp.GradScaler | None = None
     sums: Tensor = field(default_factory=lambda: new_sums(torch.device("cpu")))
 

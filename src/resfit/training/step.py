@@ -18,7 +18,7 @@ from resfit.training.loss import Teacher, make_loss
 from resfit.training.precision import clip, copy_buffers, make_autocast, put_back, scaled_update
 from resfit.training.ranks import mean_gradients, present, sum_batch, total, weigh
 from resfit.training.sam import climbed
-from resfit.training.schedule import warmup
+from resfit.training.schedule import total_steps, warmup
 from resfit.training.state import TrainState
 
 Step = Callable[[TrainState, Tensor, Tensor, Tensor, int], None]
@@ -76,8 +76,10 @@ def make_step(
         # CUDA graphs write the next pass's in the same place
         return loss.detach(), logits.detach() if len(inputs) == count else logits.detach().clone()
 
+    steps = total_steps(recipe.train.epochs, steps_per_epoch)
+
     def progress(state: TrainState) -> float:
-        return state.step / (recipe.train.epochs * steps_per_epoch)
+        return state.step / steps
 
     def step(state: TrainState, images: Tensor, labels: Tensor, index: Tensor, seed: int) -> None:
         lr = rate(state.step) * state.lr_factor
@@ -128,13 +130,13 @@ def make_rate(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
     """Return the learning rate as a function of the 0-based step; `interval` "epoch" keeps an epoch's first rate through it."""
     shape = function("schedules", recipe.schedule.name)
     epochs, schedule = recipe.train.epochs, recipe.schedule
+    steps = total_steps(epochs, steps_per_epoch)
 
     def rate(step: int) -> float:
-        climb = warmup((step + 1) / (epochs * steps_per_epoch), epochs, schedule.warmup_epochs)
+        climb = warmup((step + 1) / steps, epochs, schedule.warmup_epochs)
         if schedule.interval == "epoch":
             step -= step % steps_per_epoch
-        progress = step / (epochs * steps_per_epoch)
-        return float(recipe.optim.lr * climb * shape(progress, epochs, **schedule.params))
+        return float(recipe.optim.lr * climb * shape(step / steps, epochs, **schedule.params))
 
     return rate
 

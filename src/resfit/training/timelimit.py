@@ -1,13 +1,16 @@
-"""Training that keeps a time limit: the seconds of a step are measured, the epochs follow, and every epoch's end looks again.
+"""Training that keeps a time limit: the seconds of a step are measured, the epochs follow, the clock is looked at on the way.
 
-The number of epochs is decided by a clock, and so is part of the state: a checkpoint has it, a resumed run goes on with it.
+The number of epochs, of which the last may be a part, is decided by a clock, and so is part of the state: a checkpoint has it,
+a resumed run goes on with it.
 """
 
-import itertools
 import math
 import time
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,26 +18,31 @@ import torch
 from resfit.budget import duration_text
 from resfit.errors import GateError, UsageError
 from resfit.evaluation.config import VIEWS
+from resfit.evaluation.predict import images_at_once, predict_logits
 from resfit.machine import synchronize
-from resfit.recipe import Distill, Recipe
+from resfit.recipe import Distill, Recipe, as_whole
 from resfit.runs import Run
 from resfit.training.init import make_state
 from resfit.training.precision import fix_precision
 from resfit.training.ranks import present, shared
 from resfit.training.runlog import Progress
+from resfit.training.schedule import total_steps
+from resfit.training.state import TrainState
 from resfit.training.step import make_step
 
 MOST = 300  # epochs, or the recipe's own number where that is more: a small data set does not fill any limit
 MEASURED = 0.01, 0.3, 3.0  # what measuring a size may take: a share of the limit, seconds at least, seconds at most
-PREDICTED = 0.3  # of the time of a step, what predicting an image of val takes, until an epoch has told
-SPARE = 0.02  # of the limit, kept for what is not foreseen; as much over it is not worth another plan
-UNUSED = 0.05  # of the epochs: fewer are not added
+SPARE = 0.02  # of the limit, kept for what is not foreseen
+OFF = 0.02  # of the limit: a plan that would end so much before or after is replaced
+LOOK = 0.05  # of the limit, from one look at the clock to the next
+PART = 0.01  # of an epoch: plans are multiples of it
+RECENT = 4  # looks whose seconds tell how fast the machine is
 
 
 class Replanned(Exception):
     """Another number of epochs than planned keeps the limit."""
 
-    def __init__(self, epochs: int, planned: int) -> None:
+    def __init__(self, epochs: float, planned: float) -> None:
         super().__init__(f"{epochs} epochs, not {planned}, keep the time limit")
         self.epochs = epochs
 
@@ -75,7 +83,7 @@ def as_limit(time_limit: float | TimeLimit | None, settings: Sequence[str]) -> T
     return time_limit if isinstance(time_limit, TimeLimit) else TimeLimit(time_limit)
 
 
-def with_epochs(recipe: Recipe, epochs: int | None) -> Recipe:
+def with_epochs(recipe: Recipe, epochs: float | None) -> Recipe:
     """Return the recipe with another number of epochs, of which a warm-up takes a fifth at most; None: as it is."""
     if epochs is None:
         return recipe
@@ -117,33 +125,44 @@ def phases(recipe: Recipe) -> list[tuple[int, float, float]]:
     return list(zip((*recipe.resizing.sizes, recipe.network.image_size), (0.0, *ends[:-1]), ends, strict=True))
 
 
-def train_seconds(recipe: Recipe, image_seconds: Mapping[int, float], images: int, epochs: int, done: int = 0) -> float:
+def train_seconds(
+    recipe: Recipe, image_seconds: Mapping[int, float], images: int, epochs: float, done: float = 0
+) -> float:
     """Return what the training of all `epochs` but the first `done` takes, by the seconds of an image at each size."""
     begun = done / epochs
     shares = ((side, max(0.0, end - max(begin, begun))) for side, begin, end in phases(recipe))
     return epochs * images * sum(image_seconds[side] * share for side, share in shares)
 
 
-def look_seconds(recipe: Recipe, image_seconds: Mapping[int, float], val: int) -> float:
-    """Return about what predicting so many images of val takes, all views of each, before an epoch has told."""
-    return PREDICTED * VIEWS[recipe.tta] * image_seconds[recipe.network.image_size] * val
+def measure_look(recipe: Recipe, device: torch.device, limit: float) -> float:
+    """Return the seconds that predicting an image of val takes, with its views; of a resolved recipe, on random images."""
+    share, least, most = MEASURED
+    seconds, size = min(max(share * limit, least), most), recipe.network.image_size
+    model = make_state(recipe, 0, device).model
+    count = min(recipe.train.batch_size, images_at_once(size))
+    images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, device=device)
+    look = partial(predict_logits, model, images, recipe.data.mean or (), recipe.data.std or ())
+    look()  # the first one allocates
+    rounds, started = 0, time.perf_counter()
+    while rounds < 1 or time.perf_counter() - started < seconds:
+        look()
+        rounds += 1
+    return VIEWS[recipe.tta] * (time.perf_counter() - started) / rounds / count
 
 
 def plan_epochs(
-    recipe: Recipe, image_seconds: Mapping[int, float], images: tuple[int, int], seconds: float, most: int
-) -> int:
-    """Return the most epochs, up to `most`, that `seconds` have room for with (train, val) `images`; 0 for none.
+    recipe: Recipe, image_seconds: Mapping[int, float], look: float, train: int, seconds: float, most: float
+) -> float:
+    """Return the most epochs of `train` images, from 1 to `most`, that `seconds` have room for; 0 for none.
 
-    val is predicted after each epoch that looks at it, and once more at the end.
+    A look at val, of `look` seconds, follows each epoch that has one, and there is one more at the end.
     """
-    train, val = images
-    look = look_seconds(recipe, image_seconds, val)
 
-    def total(epochs: int) -> float:
-        looks = -(-epochs // recipe.train.validate_every) + 1
+    def total(epochs: float) -> float:
+        looks = math.ceil(epochs / recipe.train.validate_every) + 1
         return train_seconds(recipe, image_seconds, train, epochs) + looks * look
 
-    return _largest(total, seconds, 1, most)
+    return largest(total, seconds, 1, most)
 
 
 def fit_epochs(
@@ -154,10 +173,10 @@ def fit_epochs(
     Raises GateError where there is no time for one epoch.
     """
     image_seconds, most = measure(recipe, device, limit.seconds), max(MOST, recipe.train.epochs)
+    look = images[1] * measure_look(recipe, device, limit.seconds) if images[1] else 0.0
     left = limit.left
-    epochs = plan_epochs(recipe, image_seconds, images, left, most)
+    epochs = plan_epochs(recipe, image_seconds, look, images[0], left, most)
     if not epochs:
-        look = look_seconds(recipe, image_seconds, images[1])
         need = train_seconds(recipe, image_seconds, images[0], 1) + 2 * look
         raise GateError(
             f"time limit: {duration_text(limit.seconds)}: one epoch of {images[0]:,} images, and val, take about"
@@ -165,67 +184,117 @@ def fit_epochs(
             " network."
         )
     sides = {str(side): value for side, value in image_seconds.items()}
-    kept = {"seconds": limit.seconds, "before": limit.spent, "most": most, "image_seconds": sides}
+    kept = {"seconds": limit.seconds, "before": limit.spent, "most": most, "image_seconds": sides, "look_seconds": look}
     return with_epochs(recipe, epochs), kept
 
 
-class Deadline(Progress):
-    """Shows training, and at each epoch's end raises Replanned where another number of epochs keeps the limit better."""
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands in its time, for `replan`.
 
-    def __init__(self, run: Run, recipe: Recipe, images: tuple[int, int]) -> None:
+    epochs: done, the running one's share among them; least: the fewest that training may still have; spent: seconds since the
+    limit began; slower: what a step took of late, in those that were measured; look: seconds of a look at val; besides: seconds
+    of an epoch that are neither.
+    """
+
+    epochs: float
+    least: float
+    spent: float
+    slower: float
+    look: float
+    besides: float
+
+
+def replan(recipe: Recipe, kept: Mapping[str, Any], train: int, at: Standing, planned: float) -> float:
+    """Return how many epochs of `train` images there should be: those planned, where they end near enough to the limit."""
+    limit, every = float(kept["seconds"]), recipe.train.validate_every
+    image_seconds = {int(side): float(value) for side, value in kept["image_seconds"].items()}
+
+    def total(epochs: float) -> float:
+        left = train_seconds(recipe, image_seconds, train, epochs, at.epochs) * at.slower
+        looks = math.ceil(epochs / every) - math.floor(at.epochs / every) + 1
+        return at.spent + left + looks * at.look + (math.ceil(epochs) - math.floor(at.epochs)) * at.besides
+
+    aim = (1 - SPARE) * limit
+    if abs(total(planned) - aim) <= OFF * limit:
+        return planned
+    return max(at.least, largest(total, aim, at.least, kept["most"]))
+
+
+class Deadline(Progress):
+    """Shows training, looks at the clock on the way, and raises Replanned where other epochs keep the limit better.
+
+    `seconds` are those that the running epoch had before it was interrupted.
+    """
+
+    def __init__(self, run: Run, recipe: Recipe, images: tuple[int, int], seconds: float) -> None:
         super().__init__(recipe.train.epochs, images[0])
-        self.recipe, self.counts, self.kept = recipe, images, run.info["time_limit"]
+        self.recipe, self.train, self.kept = recipe, images[0], run.info["time_limit"]
+        self.image_seconds = {int(side): float(value) for side, value in self.kept["image_seconds"].items()}
+        self.must_look = images[1] > 0
         self.rows = run.metrics if run.metrics_file.exists() else []
-        self.spent = self.kept["before"] + sum(_seconds(row) for row in self.rows)
-        self.began = time.monotonic()
+        self.spent = float(self.kept["before"]) + seconds + sum(map(_seconds, self.rows))
+        self.began = self.looked = time.monotonic()
+        self.recent = deque[tuple[float, float]](maxlen=RECENT)  # seconds as measured, seconds taken
+        self.last = 0.0, 0.0  # epochs, and their training seconds, at the last look
+        self.first: tuple[int, float] | None = None  # epochs, and seconds besides theirs, at the first step
+
+    def step(self, state: TrainState, steps_per_epoch: int, seconds: float) -> None:
+        """Draw the live line, and look at the clock where that is long ago."""
+        super().step(state, steps_per_epoch, seconds)
+        if self.first is None:
+            self.first = len(self.rows), self._besides(seconds)
+        if not present().many and state.step < total_steps(
+            self.epochs, steps_per_epoch
+        ):  # many ranks have a clock each
+            at = state.step / steps_per_epoch
+            self._look(at, at, seconds)
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Print the line of a finished epoch, and look at the clock."""
         super().epoch(row)
         self.rows = [*(old for old in self.rows if old["epoch"] < row["epoch"]), row]  # fewer after a rollback
-        spent = self.spent + time.monotonic() - self.began
-        epochs = shared(lambda: replan(self.recipe, self.kept, self.counts, self.rows, spent, self.epochs))
+        done = row["epoch"] + 1
+        if done < self.epochs:
+            blind = self.must_look and "val_seconds" not in row  # the weights that are kept must be looked at
+            shared(lambda: self._look(done, done + blind * done / row["step"], 0.0))
+
+    def _look(self, done: float, least: float, seconds: float) -> None:
+        """Raise Replanned where other epochs than planned should follow; `seconds` are the running epoch's."""
+        now = time.monotonic()
+        if now - self.looked < LOOK * float(self.kept["seconds"]):
+            return
+        epochs, trained = self.last
+        self.last = done, seconds + sum(float(row["train_seconds"]) for row in self.rows)
+        if self.last[1] > trained and done > epochs:  # else it was rolled back
+            made = partial(train_seconds, self.recipe, self.image_seconds, self.train, self.epochs)
+            self.recent.append((made(epochs) - made(done), self.last[1] - trained))
+        planned, taken = (sum(column) for column in zip(*self.recent, strict=True))
+        looks = [float(row["val_seconds"]) for row in self.rows if "val_seconds" in row]
+        first, besides = self.first or (0, 0.0)
+        at = Standing(
+            epochs=done,
+            least=least,
+            spent=self.spent + now - self.began,
+            slower=taken / planned,
+            look=sum(looks) / len(looks) if looks else taken / planned * float(self.kept["look_seconds"]),
+            besides=max(0.0, self._besides(seconds) - besides) / max(1, len(self.rows) - first),
+        )
+        self.looked = now
+        epochs = replan(self.recipe, self.kept, self.train, at, self.epochs)
         if epochs != self.epochs:
             raise Replanned(epochs, self.epochs)
 
-
-def replan(
-    recipe: Recipe,
-    kept: Mapping[str, Any],
-    images: tuple[int, int],
-    rows: Sequence[Mapping[str, Any]],
-    spent: float,
-    planned: int,
-) -> int:
-    """Return how many epochs there should be, after those of the `rows` (of metrics.jsonl) and `spent` seconds.
-
-    The measured seconds of an image are corrected by what the epochs so far took. A plan stands that keeps its limit; in the
-    first half, before the rate has fallen far, one that leaves room for a twentieth more is made longer.
-    """
-    done, limit = len(rows), float(kept["seconds"])
-    image_seconds = {int(side): float(value) for side, value in kept["image_seconds"].items()}
-    whole = train_seconds(recipe, image_seconds, images[0], planned)
-    modelled = whole - train_seconds(recipe, image_seconds, images[0], planned, done)
-    slower = sum(float(row["train_seconds"]) for row in rows) / modelled
-    looks = [float(row["val_seconds"]) for row in rows if "val_seconds" in row]
-    look = sum(looks) / len(looks) if looks else slower * look_seconds(recipe, image_seconds, images[1])
-    besides = max(0.0, spent - float(kept["before"]) - sum(map(_seconds, rows))) / done  # an epoch: checkpoints
-    every = recipe.train.validate_every
-
-    def total(epochs: int) -> float:
-        left = train_seconds(recipe, image_seconds, images[0], epochs, done) * slower
-        return spent + left + look * (-(-epochs // every) - done // every + 1) + besides * (epochs - done + 1)
-
-    least = done if looks or not images[1] else done + 1  # something must have been looked at
-    best = max(least, _largest(total, limit, least, kept["most"]))
-    if total(planned) <= (1 + SPARE) * limit and (best <= (1 + UNUSED) * planned or done > planned / 2):
-        return planned
-    return best
+    def _besides(self, seconds: float) -> float:
+        return self.spent + time.monotonic() - self.began - seconds - sum(map(_seconds, self.rows))
 
 
-def _largest(total: Callable[[int], float], seconds: float, least: int, most: int) -> int:
-    """Return the last number from `least` to `most` whose total, which rises, is within the seconds; least - 1 for none."""
-    return least - 1 + sum(1 for _ in itertools.takewhile(lambda n: total(n) <= seconds, range(least, most + 1)))
+def largest(total: Callable[[float], float], seconds: float, least: float, most: float) -> float:
+    """Return the largest multiple of PART, `least` to `most`, whose total, which rises, is within the seconds; 0 for none."""
+    first, last = math.ceil(round(least / PART, 6)), int(most / PART)
+    found = bisect_right(range(first, last + 1), seconds, key=lambda parts: total(parts * PART))
+    epochs: float = round((first + found - 1) * PART, 2)
+    return as_whole(epochs) if found else 0
 
 
 def _seconds(row: Mapping[str, Any]) -> float:
