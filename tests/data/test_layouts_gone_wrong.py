@@ -313,7 +313,7 @@ def a_class_that_test_lacks(top, make):
     (top / "test/bee").rmdir()
 
 
-@case("that the other splits have not. Did you mean 'ant'?")
+@case("that the other splits have not. Did you mean 'ant'? Rename it.")
 def classes_spelt_otherwise_in_val(top, make):
     splits(top, make, "train", "val")
     (top / "val/ant").rename(top / "val/ants")

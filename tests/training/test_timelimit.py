@@ -7,7 +7,9 @@ import pytest
 from resfit.cli import main
 from resfit.errors import GateError, UsageError
 from resfit.recipefile import load_recipe
-from resfit.runs import Run
+from resfit.reporting.facts import read_groups
+from resfit.reporting.sections import facts_rows, train_command
+from resfit.runs import Run, open_run
 from resfit.training import timelimit
 from resfit.training.checkpoint import checkpoints, load_newest
 from resfit.training.launch import resume, train
@@ -137,6 +139,16 @@ def test_a_run_whose_plan_changes_has_that_plans_course(
     assert run.metrics[-1]["lr"] == pytest.approx(same.metrics[-1]["lr"])
     assert run.info["time_limit"]["seconds"] == 60.0
     assert 0 < run.info["time_limit"]["before"] < 60
+    assert run.summary["time_limit"] == {"seconds": 60.0, "epochs": epochs}
+    card = (run.bundle / "README.md").read_text()
+    assert f"| time limit | 60.0 s: {epochs} epochs in the end |" in card
+    assert f"--set train.epochs={epochs}`:" in card
+    (group,) = read_groups([run.folder])
+    (facts,) = group.runs
+    assert ("time limit", f"60.0 s: {epochs} epochs in the end") in facts_rows(facts)
+    words = train_command(facts).split()[1:]  # without "resfit"
+    assert main([*words, "--out", str(tmp_path / "said"), "--device", "cpu"]) == 0
+    assert open_run(tmp_path / "said").metrics[-1]["step"] == 4 * epochs
 
 
 @pytest.mark.parametrize("when", [3, 8, 9, 10, 11, 13])  # of 4 steps an epoch, the plan changing after 8 and after 10

@@ -181,7 +181,8 @@ def _check_classes(splits: dict[str, dict[str, list[str]]], classes: list[str], 
     for split, members in splits.items():
         for name in sorted(members.keys() - set(classes)):
             hint = nearest(name, classes)
-            raise DataError(f"{source}: {split} has a class {name!r} that the other splits have not.{hint} Remove it.")
+            todo = f"{hint} Rename it." if hint else " Remove it."
+            raise DataError(f"{source}: {split} has a class {name!r} that the other splits have not.{todo}")
         for name in classes:
             if name not in members:
                 raise DataError(f"{source}: {split} has no class folder {name!r}. Every split needs the same classes.")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from resfit.budget import duration_text
 from resfit.evaluation.markup import fenced, markdown
 
 Facts = dict[str, Any]
@@ -206,8 +207,18 @@ def _provenance(facts: Facts) -> str:
         ["resfit's commit", info["commit"] or "installed from a wheel"],
         ["rollbacks", str(len(summary.get("rollbacks") or []))],
     ]
-    text = "The recipe, which trains it again with `resfit train recipe.toml --data PATH`:"
+    if limit := summary.get("time_limit"):
+        rows.insert(1, ["time limit", limit_text(limit)])
+        text = "The recipe. The clock chose the epochs; those it came to train one like it again: `resfit train recipe.toml"
+        text += f" --data PATH --set train.epochs={limit['epochs']}`:"
+    else:
+        text = "The recipe, which trains it again with `resfit train recipe.toml --data PATH`:"
     return "\n\n".join(["## Where it comes from", _table(["", ""], rows), text, fenced(facts["recipe"], "toml")])
+
+
+def limit_text(limit: Facts) -> str:
+    """Return what summary.json's time_limit says, in words."""
+    return f"{duration_text(limit['seconds'])}: {limit['epochs']:g} epochs in the end"
 
 
 def _limits(facts: Facts) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from resfit.curves import read_curves
 from resfit.errors import UsageError
+from resfit.evaluation.cardtext import limit_text
 from resfit.printing import origin
 from resfit.published.claims import load_reports
 from resfit.published.record import is_trained_by, read_results
@@ -173,9 +174,11 @@ def claims(facts: Facts) -> tuple[list[Row], bool]:
 
 
 def train_command(facts: Facts) -> str:
-    """Return what trains this run again."""
+    """Return what trains this run again; where a clock chose the epochs, one like it."""
     source = facts.info.get("source") or "PATH"
     words = ["resfit", "train", str(facts.run.recipe_file), "--data", str(source), "--seed", str(facts.info["seed"])]
+    if limit := facts.summary.get("time_limit"):
+        words += ["--set", f"train.epochs={limit['epochs']}"]
     return " ".join(map(shlex.quote, words)) + (" --refit" if facts.refit else "")
 
 
@@ -185,6 +188,7 @@ def facts_rows(facts: Facts) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {version}" for name, version in info.get("versions", {}).items())
     pairs = {
         "seed": info["seed"],
+        "time limit": limit_text(facts.summary["time_limit"]) if "time_limit" in facts.summary else None,
         "commit": info.get("commit"),
         "versions": versions,
         "device": info.get("device"),

@@ -71,6 +71,8 @@ def finish(run: Run, recipe: Recipe, state: TrainState, train_set: ImageSet, val
         "device": info["device"],
         "data": info["data"],
     }
+    if info.get("time_limit"):
+        summary["time_limit"] = {"seconds": info["time_limit"]["seconds"], "epochs": recipe.train.epochs}
     durable.write_json(run.summary_file, summary)
     write_card(run)
     run.update(status="finished", finished=datetime.now(UTC).isoformat(timespec="seconds"))
