@@ -47,6 +47,17 @@ ROWS = (
         "",
         "`benchmarks/time_limit.py`",
     ),
+    *(
+        Row(
+            f"time that `train {data} --preset {name}` takes, as a share of its",
+            "none",
+            f"preset_{name}_{data}.json",
+            ("value at most", 1.05),
+            "",
+            "`benchmarks/time_limit.py --preset`",
+        )
+        for name, data in (("quick", "cifar"), ("quick", "framed-centred"), ("balanced", "cifar"))
+    ),
     Row(
         "val accuracy of what is planned for a time",
         "speed-cpu, the same time",

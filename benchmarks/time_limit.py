@@ -1,11 +1,13 @@
 """How well `resfit train --time-limit` keeps its limit, and what is planned is worth; prints a JSON object for each.
 
     python benchmarks/time_limit.py DATA [--limit 90] [--repeats 3] [--work DIR] [--out results]
+    python benchmarks/time_limit.py DATA --preset quick [--repeats 1] [--work DIR] [--out results]
 
 time_limit: wall time of the whole command, from its start to its end, as a share of the limit: of what is planned for DATA, and
 of the recipes in RECIPES, with the same limit, in alternation. time_limit_busy: what is planned, with a process on every core
 that starts after a third of the limit and stays: half the machine is gone, and the plan has to follow.
 planned_accuracy: val accuracy of what was planned beside that of speed-cpu in the same time. The test split is not read.
+preset_NAME_DATA, with --preset: the wall time of `resfit train DATA --preset NAME`, as a share of its time; val accuracy.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from resfit.planner import PRESETS
 from result import keep, show
 
 RECIPES = ("speed-cpu",)
@@ -31,12 +34,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("--limit", type=float, default=90.0, help="seconds")
+    parser.add_argument("--preset", choices=list(PRESETS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--out", type=Path)
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        measure(a, a.work or Path(folder))
+        (measure if a.preset is None else preset)(a, a.work or Path(folder))
 
 
 def measure(a: argparse.Namespace, work: Path) -> None:
@@ -71,9 +75,30 @@ def measure(a: argparse.Namespace, work: Path) -> None:
     keep(a.out, "planned_accuracy", value | {"means": means, "network": rows["planned"][0]["network"]})
 
 
+def preset(a: argparse.Namespace, work: Path) -> None:
+    rows = []
+    for seed in range(a.repeats):
+        rows.append(timed(a, ["--preset", a.preset], work / f"{a.preset}-{seed}", seed, busy=False))
+        print(json.dumps({"name": a.preset, "seed": seed, **rows[-1]}), file=sys.stderr, flush=True)
+    limit = PRESETS[a.preset]
+    value = show(
+        f"time taken, as a share of the {limit / 60:g} minutes of --preset {a.preset}",
+        [row["seconds"] / limit for row in rows],
+        1.05,
+        data=f"{Path(a.data).name}, val held out",
+        digits=3,
+        goal_is="value at most",
+        limit_seconds=limit,
+        val_accuracy=[row["val_accuracy"] for row in rows],
+        runs=rows,
+    )
+    keep(a.out, f"preset_{a.preset}_{Path(a.data).name}", value)
+
+
 def timed(a: argparse.Namespace, words: list[str], out: Path, seed: int, busy: bool) -> dict[str, Any]:
     """Run the command; return its seconds and what came of it."""
-    command = [sys.executable, "-m", "resfit", "train", *words, "--data", a.data, "--time-limit", f"{a.limit:g}s"]
+    command = [sys.executable, "-m", "resfit", "train", *words, "--data", a.data]
+    command += [] if a.preset else ["--time-limit", f"{a.limit:g}s"]
     command += ["--out", str(out), "--seed", str(seed), "--device", "cpu"]
     others: list[subprocess.Popen[bytes]] = []
 
@@ -96,7 +121,7 @@ def timed(a: argparse.Namespace, words: list[str], out: Path, seed: int, busy: b
     recipe = tomllib.loads((out / "recipe.toml").read_text())
     return {
         "seconds": round(seconds, 2),
-        "epochs": summary["epochs"],
+        "epochs": summary["time_limit"]["epochs"],
         "planned_epochs": recipe["train"]["epochs"],
         "params": summary["params"],
         "macs": summary["macs"],
