@@ -164,13 +164,19 @@ def test_every_recipe_resumes_within_an_epoch(name, digits_npz, trained, tmp_pat
     assert essence(resume(tmp_path / "run")) == essence(whole)
 
 
+@pytest.fixture(scope="module")
+def real(tiny_recipe, digits_npz, tmp_path_factory):
+    """Return the command of a training of 20 epochs, without its folder, and the folder of one that was never stopped."""
+    words = command("train", tiny_recipe, "--data", digits_npz, "--set", "train.epochs=20", "--device", "cpu", "--out")
+    whole = tmp_path_factory.mktemp("real") / "whole"
+    subprocess.run([*words, str(whole)], check=True, capture_output=True)
+    return words, whole
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=["KILL", "TERM", "INT"])
-def test_a_real_process_really_stopped(number, tiny_recipe, digits_npz, tmp_path):
-    settings = ["--set", "train.epochs=20", "--device", "cpu"]
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    arguments = ["train", tiny_recipe, "--data", digits_npz, *settings, "--out"]
-    subprocess.run(command(*arguments, whole), check=True, capture_output=True)
-    process = subprocess.Popen(command(*arguments, cut), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def test_a_real_process_really_stopped(number, real, tmp_path):
+    (words, whole), cut = real, tmp_path / "cut"
+    process = subprocess.Popen([*words, str(cut)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     rows = cut / "metrics.jsonl"
     deadline = time.monotonic() + 60
     while not (rows.exists() and rows.read_text().count("\n") >= 3) and time.monotonic() < deadline:
