@@ -1,10 +1,12 @@
-"""The table of docs/performance.md on one's own images, from results/*.json, measured or not."""
+"""The tables of docs/performance.md on one's own images, from results/*.json, measured or not."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from performance_tables import Row, rows_table
 
-OWN = "`benchmarks/own_images.py`"
 ROWS = (
     Row(
         "test accuracy on patches of photographs, another region of each for every split",
@@ -14,23 +16,6 @@ ROWS = (
         "",
         "`benchmarks/photographs.py`",
     ),
-    Row(
-        "val accuracy of framed images by the rule of `data.resize`",
-        "each other",
-        "own_images_resize.json",
-        None,
-        "",
-        OWN,
-    ),
-    Row(
-        "val balanced accuracy with class weights, a long tail",
-        "without",
-        "own_images_class_weights.json",
-        None,
-        "",
-        OWN,
-    ),
-    Row("val accuracy from a bundle's weights, few images", "from a seed's", "own_images_init.json", None, "", OWN),
     Row(
         "time that `train --time-limit` takes, as a share of the limit",
         "none",
@@ -87,6 +72,48 @@ ROWS = (
 )
 
 
+# file -> what its sides are of, and each pair of sides (without, with)
+EFFECTS = {
+    "own_images_resize.json": (
+        "`data.resize`, val accuracy",
+        [(f"{frame}, squash", f"{frame}, {rule}") for frame in ("centred", "anywhere") for rule in ("crop", "pad")],
+    ),
+    "own_images_class_weights.json": ("`train.class_weights`, val balanced accuracy", [("none", "balanced")]),
+    "own_images_init.json": (
+        "`--init`, val accuracy",
+        [(f"{count} a class, seed", f"{count} a class, init") for count in (10, 50, 200)],
+    ),
+}
+
+
 def own_images_tables(folder: Path) -> dict[str, str]:
-    """Return the generated part of docs/performance.md by the name of its mark."""
-    return {"own images": rows_table(folder, ROWS)}
+    """Return the generated parts of docs/performance.md by the names of their marks."""
+    return {"own images": rows_table(folder, ROWS), "own images effects": effects_table(folder)}
+
+
+def effects_table(folder: Path) -> str:
+    """Return what each means brings: two sides, the difference of their means, and the 95% interval of it in points."""
+    lines = ["| what | without | with | points more (95% interval) | n | data; device, commit; command |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name, (what, pairs) in EFFECTS.items():
+        file = folder / name
+        if not file.exists():
+            lines.append(f"| {what} | not measured yet: `benchmarks/own_images.py` | – | – | – | – |")
+            continue
+        value = json.loads(file.read_text())
+        for first, second in pairs:
+            said = f"{value['data']}; {value['device']}, {value['commit']}; `{value['command']}`"
+            cells = [f"[{what}](../results/{name})"]
+            cells += [f"{side}: {value['sides'][side]['mean']:.1%}" for side in (first, second)]
+            cells += [gain(value["differences"], first, second), str(value["n"]), said]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def gain(differences: Mapping[str, Mapping[str, Any]], first: str, second: str) -> str:
+    """Return by how many points the second side is above the first; differences are kept with the larger side first."""
+    found, sign = differences.get(f"{second} - {first}"), 100
+    if found is None:
+        found, sign = differences[f"{first} - {second}"], -100
+    low, high = sorted(sign * bound for bound in found["interval"])
+    return f"{sign * found['difference']:+.1f} ({low:+.1f} to {high:+.1f})"

@@ -48,6 +48,23 @@ def test_every_row_is_there_measured_or_not(tmp_path):
     assert "| 3.0 | b | 2.0 | 1.6 | ratio at least 1.5 | yes | 5 (2.0 to 4.0) | d; c | `python x.py` |" in line
 
 
+def test_what_a_means_brings_has_its_sign_whichever_side_is_larger(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    table = runpy.run_path(str(BENCHMARKS / "own_images_tables.py"))["effects_table"]
+    value = {"n": 3, "data": "d", "device": "e", "commit": "c", "command": "python x.py"}
+    value["sides"] = {"none": {"mean": 0.5}, "balanced": {"mean": 0.4}}
+    file = tmp_path / "own_images_class_weights.json"
+    file.write_text(
+        json.dumps(value | {"differences": {"none - balanced": {"difference": 0.1, "interval": [0.08, 0.12]}}})
+    )
+    lines = table(tmp_path).splitlines()
+    assert sum("not measured yet" in line for line in lines) == 2
+    assert "| none: 50.0% | balanced: 40.0% | -10.0 (-12.0 to -8.0) | 3 | d; e, c; `python x.py` |" in lines[3]
+    other = {"balanced - none": {"difference": 0.1, "interval": [-0.02, 0.22]}}
+    file.write_text(json.dumps(value | {"differences": other}))
+    assert "| +10.0 (-2.0 to +22.0) |" in table(tmp_path).splitlines()[3]
+
+
 def test_plot_has_a_dot_a_point():
     points = [{"at": at, "images_per_second": 100.0 / at} for at in (1, 2, 4)]
     value = {"figure": "f", "growth": {"threads": {"points": points}, "width": {"points": points[:2]}}}

@@ -34,8 +34,9 @@ from resfit.solver.exact import design
 from resfit.solver.expected import load_expected
 from resfit.solver.ranges import default_ranges
 from resfit.training.launch import absolute, check_place, load_data, start
+from resfit.training.pace import measure, phases, train_seconds
 from resfit.training.runlog import say
-from resfit.training.timelimit import MOST, TimeLimit, as_limit, measure, phases, train_seconds
+from resfit.training.timelimit import MOST, TimeLimit, as_limit
 
 PRESETS = {"quick": 5 * 60.0, "balanced": 30 * 60.0, "best": 3 * 3600.0}  # seconds
 SIDES = range(32, 129, 32)  # pixels

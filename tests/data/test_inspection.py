@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from resfit.cli import main
 from resfit.data import listing
@@ -38,6 +39,18 @@ def problems(capsys, source, code=0):
     found = call(capsys, "data", "check", source, code=code)
     assert found["ok"] == (code == 0)
     return {p["kind"]: (p["count"], p["fatal"], " | ".join(p["examples"])) for p in found["problems"]}
+
+
+def test_sizes_are_of_images_upright(make, tmp_path, capsys):
+    for label, orientation in (("ant", 1), ("bee", 6)):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for number in range(12):
+            image = Image.fromarray(make.noise(number + 100 * orientation, 10, 20))  # 20 wide
+            image.save(tmp_path / f"set/{label}/{number}.jpg", exif=exif)
+    sizes = call(capsys, "data", "info", tmp_path / "set")["image_sizes"]
+    assert {(row["height"], row["width"]): row["images"] for row in sizes} == {(10, 20): 12, (20, 10): 12}
 
 
 def test_info_cold_and_warm(top, capsys, monkeypatch, tmp_path):

@@ -10,10 +10,11 @@ from resfit.recipefile import load_recipe
 from resfit.reporting.facts import read_groups
 from resfit.reporting.sections import facts_rows, train_command
 from resfit.runs import Run, open_run
-from resfit.training import timelimit
+from resfit.training import pace, timelimit
 from resfit.training.checkpoint import checkpoints, load_newest
 from resfit.training.launch import resume, train
-from resfit.training.timelimit import Standing, TimeLimit, measure, plan_epochs, replan, train_seconds, with_epochs
+from resfit.training.pace import measure, measure_look, train_seconds
+from resfit.training.timelimit import Standing, TimeLimit, plan_epochs, replan, with_epochs
 from runfiles import Killed, essence
 
 RESIZED = ["resizing={sizes=[8,12], until=[0.3,0.7]}"]
@@ -78,11 +79,14 @@ KEPT = {"seconds": 200.0, "most": 300, "image_seconds": {"16": 0.01}}  # an epoc
         (5.0, 47.0, 0.5, 34.8),
         (14.5, 190.0, 1.0, 15.1),
         (14.5, 201.0, 1.0, 14.5),  # the time is over
+        (14 + 1 / 3, 201.0, 1.0, 14.34),  # no step is taken back
     ],
 )
 def test_a_plan_follows_what_epochs_take(done, spent, slower, epochs, tiny_recipe):
     at = Standing(done, done, spent, slower, look=0.0, besides=0.0)
-    assert replan(load_recipe(tiny_recipe), KEPT, 1000, at, 20) == pytest.approx(epochs, abs=0.011)
+    found = replan(load_recipe(tiny_recipe), KEPT, 1000, at, 20)
+    assert found == pytest.approx(epochs, abs=0.011)
+    assert found == round(found, 2) >= done
 
 
 @pytest.mark.parametrize("done", [2.0, 2.25, 5.9])
@@ -108,6 +112,8 @@ def test_every_size_is_measured(tiny_recipe):
     found = measure(load_recipe(tiny_recipe, [*RESIZED, *mean]), torch.device("cpu"), 1.0)
     assert list(found) == [8, 12, 16]
     assert min(found.values()) > 0
+    plain, six = (load_recipe(tiny_recipe, [*mean, f"tta={tta}"]) for tta in ("none", "flip-shift"))
+    assert measure_look(six, torch.device("cpu"), 1.0) > measure_look(plain, torch.device("cpu"), 1.0) > 0
 
 
 def scripted(monkeypatch, plans):
@@ -118,7 +124,7 @@ def scripted(monkeypatch, plans):
 
     monkeypatch.setattr(timelimit, "replan", replan)
     monkeypatch.setattr(timelimit, "plan_epochs", lambda *_: 6)
-    monkeypatch.setattr(timelimit, "MEASURED", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(pace, "MEASURED", (0.0, 0.0, 0.0))
     monkeypatch.setattr(timelimit, "LOOK", 0.0)
 
 

@@ -3,7 +3,6 @@
 The test split is counted, hashed and decoded here like any other; nothing is scored on it.
 """
 
-import io
 import math
 import time
 from collections import Counter
@@ -11,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from resfit.data.cache import cache_folder, find_cached
-from resfit.data.formats import FORMATS
+from resfit.data.decode import read_header
 from resfit.data.images import ImageSet, PixelRule
 from resfit.data.listing import Blob, Listing, Source, read_keys
 from resfit.data.sources import Split, cache_key, choose, hold_out_test, outline, read_cached, recognise
@@ -137,7 +135,7 @@ def _size(blob: Blob) -> tuple[int, int] | None:
     if isinstance(blob, np.ndarray):
         return blob.shape[0], blob.shape[1]
     try:
-        with Image.open(io.BytesIO(blob) if isinstance(blob, bytes) else blob, formats=FORMATS) as image:
-            return image.height, image.width
-    except Exception:  # whatever Pillow says of a damaged file is for `check` to say
+        _, height, width, _ = read_header(blob if isinstance(blob, bytes) else Path(blob).read_bytes())
+        return height, width
+    except (OSError, ValueError):  # what is wrong with a file is for `check` to say
         return None

@@ -17,21 +17,15 @@ import torch
 
 from resfit.budget import duration_text
 from resfit.errors import GateError, UsageError
-from resfit.evaluation.config import VIEWS
-from resfit.evaluation.predict import images_at_once, predict_logits
-from resfit.machine import synchronize
-from resfit.recipe import Distill, Recipe, as_whole
+from resfit.recipe import Recipe, as_whole
 from resfit.runs import Run
-from resfit.training.init import make_state
-from resfit.training.precision import fix_precision
+from resfit.training.pace import measure, measure_look, train_seconds
 from resfit.training.ranks import present, shared
 from resfit.training.runlog import Progress
 from resfit.training.schedule import total_steps
 from resfit.training.state import TrainState
-from resfit.training.step import make_step
 
 MOST = 300  # epochs, or the recipe's own number where that is more: a small data set does not fill any limit
-MEASURED = 0.01, 0.3, 3.0  # what measuring a size may take: a share of the limit, seconds at least, seconds at most
 SPARE = 0.02  # of the limit, kept for what is not foreseen
 OFF = 0.02  # of the limit: a plan that would end so much before or after is replaced
 LOOK = 0.05  # of the limit, from one look at the clock to the next
@@ -91,63 +85,6 @@ def with_epochs(recipe: Recipe, epochs: float | None) -> Recipe:
     schedule = recipe.schedule.model_copy(update={"warmup_epochs": warmup})
     train = recipe.train.model_copy(update={"epochs": epochs})
     return recipe.model_copy(update={"schedule": schedule, "train": train})
-
-
-def measure(recipe: Recipe, device: torch.device, limit: float) -> dict[int, float]:
-    """Return the seconds an image of the recipe's training step takes at each size that training has, whole images last.
-
-    Of a resolved recipe, on random images; a distillation's teacher and a compiler's gain are left to the first epoch.
-    """
-    alone = fix_precision(recipe.model_copy(update={"distill": Distill()}), device)
-    share, least, most = MEASURED
-    seconds, size = min(max(share * limit, least), most), recipe.network.image_size
-    images = torch.randint(0, 256, (recipe.train.batch_size, 3, size, size), dtype=torch.uint8, device=device)
-    index = torch.arange(len(images), device=device)
-    state, step = make_state(alone, 0, device), make_step(alone, 1000, device)
-    state.model.train()
-    found = {}
-    for side, begin, end in phases(recipe):
-        steps, started, first = 0, time.perf_counter(), 0.0
-        while steps < 2 or time.perf_counter() - started < seconds:
-            state.step = int((begin + end) / 2 * 1000 * recipe.train.epochs)
-            step(state, images, index % recipe.network.classes, index, 0)
-            synchronize(device)
-            steps += 1
-            if steps == 1:  # it allocates, and lets oneDNN choose its kernels
-                first = time.perf_counter() - started
-        found[side] = (time.perf_counter() - started - first) / (steps - 1) / len(images)
-    return found
-
-
-def phases(recipe: Recipe) -> list[tuple[int, float, float]]:
-    """Return (image size, begin, end) of training's progress, in order."""
-    ends = (*recipe.resizing.until, 1.0)
-    return list(zip((*recipe.resizing.sizes, recipe.network.image_size), (0.0, *ends[:-1]), ends, strict=True))
-
-
-def train_seconds(
-    recipe: Recipe, image_seconds: Mapping[int, float], images: int, epochs: float, done: float = 0
-) -> float:
-    """Return what the training of all `epochs` but the first `done` takes, by the seconds of an image at each size."""
-    begun = done / epochs
-    shares = ((side, max(0.0, end - max(begin, begun))) for side, begin, end in phases(recipe))
-    return epochs * images * sum(image_seconds[side] * share for side, share in shares)
-
-
-def measure_look(recipe: Recipe, device: torch.device, limit: float) -> float:
-    """Return the seconds that predicting an image of val takes, with its views; of a resolved recipe, on random images."""
-    share, least, most = MEASURED
-    seconds, size = min(max(share * limit, least), most), recipe.network.image_size
-    model = make_state(recipe, 0, device).model
-    count = min(recipe.train.batch_size, images_at_once(size))
-    images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, device=device)
-    look = partial(predict_logits, model, images, recipe.data.mean or (), recipe.data.std or ())
-    look()  # the first one allocates
-    rounds, started = 0, time.perf_counter()
-    while rounds < 1 or time.perf_counter() - started < seconds:
-        look()
-        rounds += 1
-    return VIEWS[recipe.tta] * (time.perf_counter() - started) / rounds / count
 
 
 def plan_epochs(
@@ -218,7 +155,7 @@ def replan(recipe: Recipe, kept: Mapping[str, Any], train: int, at: Standing, pl
     aim = (1 - SPARE) * limit
     if abs(total(planned) - aim) <= OFF * limit:
         return planned
-    return max(at.least, largest(total, aim, at.least, kept["most"]))
+    return largest(total, aim, at.least, kept["most"]) or _in_parts(_parts(at.least))
 
 
 class Deadline(Progress):
@@ -291,10 +228,18 @@ class Deadline(Progress):
 
 def largest(total: Callable[[float], float], seconds: float, least: float, most: float) -> float:
     """Return the largest multiple of PART, `least` to `most`, whose total, which rises, is within the seconds; 0 for none."""
-    first, last = math.ceil(round(least / PART, 6)), int(most / PART)
+    first, last = _parts(least), int(most / PART)
     found = bisect_right(range(first, last + 1), seconds, key=lambda parts: total(parts * PART))
-    epochs: float = round((first + found - 1) * PART, 2)
-    return as_whole(epochs) if found else 0
+    return _in_parts(first + found - 1) if found else 0
+
+
+def _parts(epochs: float) -> int:
+    """Return how many parts have room for so many epochs."""
+    return math.ceil(round(epochs / PART, 6))
+
+
+def _in_parts(parts: int) -> float:
+    return as_whole(round(parts * PART, 2))
 
 
 def _seconds(row: Mapping[str, Any]) -> float:
