@@ -172,14 +172,18 @@ def test_a_run_opens_the_same_images_again(written, tiny_recipe, tmp_path, capsy
 def test_mistakes_are_one_line(written, tiny_recipe, digits_npz, tmp_path, capsys):
     shutil.copytree(written, tmp_path / "set/train")
     shutil.copytree(written, tmp_path / "set/val")
-    for source, by, code, said in (
+    shutil.copytree(written, tmp_path / "tested/train")
+    shutil.copytree(written, tmp_path / "tested/test")
+    for source, by, code, said, *more in (
         (written, "(", 2, "data.group_by"),
         (written, "nothing", 4, "matches no id"),
         (digits_npz, "x", 4, "no ids"),
         (tmp_path / "set", BY, 4, "group 'w00' lies in train and val"),
+        (tmp_path / "tested", BY, 4, " lies in train and test. Move"),
+        (tmp_path / "tested", BY, 4, "group 'w00' lies in train + val and test", "--refit"),
     ):
         words = ["train", str(tiny_recipe), "--data", str(source), "--out", str(tmp_path / "run"), "--device", "cpu"]
-        assert main([*words, "--set", f"data.group_by={by}"]) == code
+        assert main([*words, "--set", f"data.group_by={by}", *more]) == code
         lines = capsys.readouterr().err.splitlines()
         assert said in lines[-1]
         assert [line for line in lines if line.startswith("resfit: ")] == lines[

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from resfit.data.images import ImageSet
 from resfit.data.splits import scramble
 from resfit.errors import DataError, UsageError
 
@@ -55,13 +54,12 @@ def shared_groups(by_split: Mapping[str, Sequence[str | None]]) -> dict[str, lis
     return {group: splits for group, splits in sorted(places.items()) if len(splits) > 1}
 
 
-def check_groups(sets: dict[str, ImageSet], group_by: str) -> str:
-    """Return a line for people on images that are in no group, or ""; raises DataError for a group in two of the splits."""
-    by_split = {name: find_groups(images.ids, group_by, images.source) for name, images in sets.items()}
+def check_groups(ids: Mapping[str, Sequence[str] | None], group_by: str, source: str) -> str:
+    """Return a line for people on ids, by split, that are in no group, or ""; raises DataError for a group in two splits."""
+    by_split = {name: find_groups(some, group_by, source) for name, some in ids.items()}
     for group, splits in shared_groups(by_split).items():
-        where = next(iter(sets.values())).source
         raise DataError(
-            f"{where}: group_by: group {group!r} lies in {' and '.join(splits)}. Move its images to one of them."
+            f"{source}: group_by: group {group!r} lies in {' and '.join(splits)}. Move its images to one of them."
         )
     total = sum(map(len, by_split.values()))
     alone = sum(group is None for groups in by_split.values() for group in groups)

@@ -86,6 +86,10 @@ def load_data(
     how, opened = recipe.data, open_source(data)
     splits: tuple[Split, ...] = ("trainval",) if refit else ("train", "val")
     found = load_splits(opened, splits, pixel_rule(recipe), how.val_fraction, how.group_by)
+    if how.group_by and "test" in opened.splits:  # by the names alone: the split is not opened
+        names = ("train + val",) if refit else splits
+        ids: dict[str, Sequence[str] | None] = {name: s.ids for name, s in zip(names, found, strict=True)}
+        check_groups(ids | {"test": opened.list_split("test").ids}, how.group_by, opened.name)
     if aloud and opened.layout:
         say(f"{opened.name}: {opened.layout}")
     return found[0], None if refit else found[1]
@@ -109,8 +113,8 @@ def start(
     """
     recipe = resolve(fix_init(recipe), train_set)
     _keep_validation(recipe, val_set is None)
-    sets = {"train": train_set} | ({"val": val_set} if val_set else {})
-    ungrouped = check_groups(sets, recipe.data.group_by) if recipe.data.group_by else ""
+    ids = {"train": train_set.ids} | ({"val": val_set.ids} if val_set else {})
+    ungrouped = check_groups(ids, recipe.data.group_by, train_set.source) if recipe.data.group_by else ""
     verdict = _keep_budget(recipe)
     tune(default_threads())
     place = choose_place(choose_device(device))
