@@ -32,6 +32,7 @@ from resfit.recipefile import load_recipe
 from resfit.runs import open_run
 from resfit.training.init import make_state
 from resfit.training.loop import batch_plan
+from resfit.training.schedule import total_steps
 from resfit.training.step import make_step
 from result import show
 
@@ -148,7 +149,7 @@ def clocks(log: Path) -> list[float]:
 
 def phases(recipe: Recipe, count: int) -> list[tuple[int, int]]:
     """Return (first step, steps) of each size that the images have in training."""
-    total = recipe.train.epochs * batch_plan(recipe, count)[1]
+    total = total_steps(recipe.train.epochs, batch_plan(recipe, count)[1])
     bounds = [0, *(-(-round(share * total * 1e6) // 10**6) for share in recipe.resizing.until), total]
     return [(start, stop - start) for start, stop in pairwise(bounds)]
 

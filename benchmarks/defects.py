@@ -189,7 +189,7 @@ def readings(recipe: Recipe, splits: Splits, seed: int, draws: int) -> tuple[dic
             last = model
     for name, kept in weights.items() if draws else ():
         last.load_state_dict(kept)
-        views = [seen(augment, pixels, seed, recipe.train.epochs + draw) for draw in range(draws)]
+        views = [seen(augment, pixels, seed, int(recipe.train.epochs) + draw) for draw in range(draws)]
         rows[name] = [right(last, recipe, test, view) for view in views]
     return {name: np.array(values) for name, values in rows.items() if values}, best
 
@@ -200,7 +200,7 @@ def epochs(recipe: Recipe, train_set: ImageSet, seed: int) -> Iterator[TrainStat
     batch_size, steps_per_epoch = batch_plan(recipe, len(train_set))
     state, step = make_state(recipe, seed, CPU), make_step(recipe, steps_per_epoch, CPU)
     state.model.train()
-    for epoch in range(recipe.train.epochs):
+    for epoch in range(int(recipe.train.epochs)):
         order = epoch_order(seed, epoch, len(train_set))
         for index in torch.split(order, batch_size)[:steps_per_epoch]:
             step(state, images[index], labels[index], index, seed)
