@@ -199,6 +199,22 @@ def test_what_has_not_been_looked_at_is_not_the_end(tiny_recipe, digits_npz, tmp
     assert [row["step"] for row in refit.metrics] == [refit.metrics[0]["step"]]
 
 
+def test_every_rank_is_told_of_another_plan(tiny_recipe, digits_npz, tmp_path, monkeypatch):
+    """Of many ranks one has the clock: what it finds at an epoch's end is a value to send, before any of them raises."""
+    scripted(monkeypatch, {2: 3})
+    monkeypatch.setattr(timelimit.Deadline, "step", lambda *_: None)  # as for many ranks
+    sent = []
+
+    def shared(make):
+        sent.append(make())
+        return sent[-1]
+
+    monkeypatch.setattr(timelimit, "shared", shared)
+    run = train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu", time_limit=60.0)
+    assert sent == [6, 3]
+    assert run.summary["epochs"] == 3
+
+
 def test_the_clock_is_looked_at_now_and_then(tiny_recipe, digits_npz, tmp_path, monkeypatch):
     """A clock of steps: each look is at least LOOK of the limit after the one before, and tells the truth about the pace."""
     seen = []

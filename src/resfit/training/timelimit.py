@@ -181,11 +181,10 @@ class Deadline(Progress):
         super().step(state, steps_per_epoch, seconds)
         if self.first is None:
             self.first = len(self.rows), self._besides(seconds)
-        if not present().many and state.step < total_steps(
-            self.epochs, steps_per_epoch
-        ):  # many ranks have a clock each
+        over = state.step >= total_steps(self.epochs, steps_per_epoch)
+        if not (over or present().many):  # many ranks have a clock each
             at = state.step / steps_per_epoch
-            self._look(at, at, seconds)
+            self._follow(self._look(at, at, seconds))
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Print the line of a finished epoch, and look at the clock."""
@@ -194,13 +193,17 @@ class Deadline(Progress):
         done = row["epoch"] + 1
         if done < self.epochs:
             blind = self.must_look and "val_seconds" not in row  # the weights that are kept must be looked at
-            shared(lambda: self._look(done, done + blind * done / row["step"], 0.0))
+            self._follow(shared(lambda: self._look(done, done + blind * done / row["step"], 0.0)))
 
-    def _look(self, done: float, least: float, seconds: float) -> None:
-        """Raise Replanned where other epochs than planned should follow; `seconds` are the running epoch's."""
+    def _follow(self, epochs: float) -> None:
+        if epochs != self.epochs:
+            raise Replanned(epochs, self.epochs)
+
+    def _look(self, done: float, least: float, seconds: float) -> float:
+        """Return how many epochs there should be, by the clock where it is time to look; `seconds` are the running epoch's."""
         now = time.monotonic()
         if now - self.looked < LOOK * float(self.kept["seconds"]):
-            return
+            return self.epochs
         epochs, trained = self.last
         self.last = done, seconds + sum(float(row["train_seconds"]) for row in self.rows)
         if self.last[1] > trained and done > epochs:  # else it was rolled back
@@ -218,9 +221,7 @@ class Deadline(Progress):
             besides=max(0.0, self._besides(seconds) - besides) / max(1, len(self.rows) - first),
         )
         self.looked = now
-        epochs = replan(self.recipe, self.kept, self.train, at, self.epochs)
-        if epochs != self.epochs:
-            raise Replanned(epochs, self.epochs)
+        return replan(self.recipe, self.kept, self.train, at, self.epochs)
 
     def _besides(self, seconds: float) -> float:
         return self.spent + time.monotonic() - self.began - seconds - sum(map(_seconds, self.rows))
