@@ -4,9 +4,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from resfit.runs import Run
 from resfit.training.checkpoint import checkpoints, read_tensors
+from resfit.training.launch import train
+from resfit.training.runlog import Progress
 
 TIMES = ("train_seconds", "val_seconds")
 
@@ -34,6 +37,21 @@ def essence(run: Run) -> dict[str, object]:
 
 class Killed(BaseException):
     """Stands for SIGKILL where the test runs in one process: no handler of errors sees it."""
+
+
+def train_killed(monkeypatch, when: int, *arguments, **options) -> None:
+    """Train until the step of this number has been made, and no further."""
+    step = Progress.step
+
+    def stop(self, state, steps_per_epoch, seconds):
+        if state.step == when:
+            raise Killed
+        step(self, state, steps_per_epoch, seconds)
+
+    with monkeypatch.context() as inside:
+        inside.setattr(Progress, "step", stop)
+        with pytest.raises(Killed):
+            train(*arguments, **options)
 
 
 def command(*words: object) -> list[str]:

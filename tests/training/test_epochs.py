@@ -9,7 +9,7 @@ from resfit.recipefile import load_recipe
 from resfit.runs import open_run
 from resfit.training.launch import resume, train
 from resfit.training.schedule import total_steps
-from runfiles import Killed, essence
+from runfiles import essence, train_killed
 
 
 def test_whole_numbers_are_written_as_they_were(tiny_recipe):
@@ -54,13 +54,6 @@ def test_killed_in_the_part_it_ends_with_the_same_bytes(when, tiny_recipe, digit
     whole = train(tiny_recipe, digits_npz, tmp_path / "whole", device="cpu", settings=settings)
     assert whole.metrics[-1]["step"] == 10
 
-    def stop(self, state, steps_per_epoch, seconds):
-        if state.step == when:
-            raise Killed
-
-    with monkeypatch.context() as inside:
-        inside.setattr("resfit.training.runlog.Progress.step", stop)
-        with pytest.raises(Killed):
-            train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu", settings=settings)
+    train_killed(monkeypatch, when, tiny_recipe, digits_npz, tmp_path / "run", device="cpu", settings=settings)
     assert essence(resume(tmp_path / "run")) == essence(whole)
     assert open_run(tmp_path / "run").info["status"] == "finished"

@@ -27,20 +27,7 @@ from resfit.training.init import make_state
 from resfit.training.launch import resume, train
 from resfit.training.seeds import train_seeds
 from resfit.training.state import restore
-from runfiles import Killed, best_of, command, essence
-
-
-def train_killed(monkeypatch, when, *arguments, **options) -> None:
-    """Train until the step of this number has been made, and no further."""
-
-    def stop(self, state, steps_per_epoch, seconds):
-        if state.step == when:
-            raise Killed
-
-    with monkeypatch.context() as inside:
-        inside.setattr("resfit.training.launch.Progress.step", stop)
-        with pytest.raises(Killed):
-            train(*arguments, **options)
+from runfiles import Killed, best_of, command, essence, train_killed
 
 
 class Countdown:

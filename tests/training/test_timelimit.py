@@ -15,7 +15,7 @@ from resfit.training.checkpoint import checkpoints, load_newest
 from resfit.training.launch import resume, train
 from resfit.training.pace import measure, measure_look, train_seconds
 from resfit.training.timelimit import Standing, TimeLimit, plan_epochs, replan, with_epochs
-from runfiles import Killed, essence
+from runfiles import essence, train_killed
 
 RESIZED = ["resizing={sizes=[8,12], until=[0.3,0.7]}"]
 SECONDS = {8: 0.001, 12: 0.002, 16: 0.004}
@@ -161,17 +161,7 @@ def test_a_run_whose_plan_changes_has_that_plans_course(
 def test_killed_it_goes_on_by_the_plan_that_it_had(when, tiny_recipe, digits_npz, tmp_path, monkeypatch):
     scripted(monkeypatch, {2: 5, 2.5: 3.75})
     whole = train(tiny_recipe, digits_npz, tmp_path / "whole", device="cpu", time_limit=60.0)
-    step = timelimit.Deadline.step
-
-    def stop(self, state, steps_per_epoch, seconds):
-        if state.step == when:
-            raise Killed
-        step(self, state, steps_per_epoch, seconds)
-
-    with monkeypatch.context() as inside:
-        inside.setattr("resfit.training.timelimit.Deadline.step", stop)
-        with pytest.raises(Killed):
-            train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu", time_limit=60.0)
+    train_killed(monkeypatch, when, tiny_recipe, digits_npz, tmp_path / "run", device="cpu", time_limit=60.0)
     assert essence(resume(tmp_path / "run")) == essence(whole)
 
 
@@ -228,9 +218,8 @@ def test_the_clock_is_looked_at_now_and_then(tiny_recipe, digits_npz, tmp_path, 
     monkeypatch.setattr(timelimit, "LOOK", 1e-9)
     run = train(tiny_recipe, digits_npz, tmp_path / "run", device="cpu", time_limit=60.0)
     steps = [at.epochs * 4 for at in seen]
-    assert steps == sorted(
-        [*range(1, 24), 4, 8, 12, 16, 20]
-    )  # each step but the last, and each epoch's end but the last
+    ends = [4, 8, 12, 16, 20]  # each epoch's but the last
+    assert steps == sorted([*range(1, 24), *ends])  # each step but the last
     spent = [at.spent for at in seen]
     assert spent == sorted(spent)
     assert run.info["time_limit"]["before"] < spent[0] < spent[-1] < 60

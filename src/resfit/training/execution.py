@@ -24,9 +24,7 @@ from resfit.training.precision import fix_precision
 from resfit.training.ranks import choose_place, make_interrupt, present, shared
 from resfit.training.runlog import Interrupt, Interrupted, Progress, Pruned, keep_rows, say
 from resfit.training.saver import Saver
-from resfit.training.shadow import (
-    note_size,
-)
+from resfit.training.shadow import note_size
 from resfit.training.state import TrainState, adopt
 from resfit.training.syncbn import unite
 from resfit.training.timelimit import Deadline, Replanned, with_epochs

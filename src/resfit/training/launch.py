@@ -31,14 +31,7 @@ from resfit.training.loss import check_teacher, load_teacher
 from resfit.training.ranks import choose_place, one_first, present, shared, together
 from resfit.training.resolve import balance_warnings, network_text, resolve
 from resfit.training.runlog import Progress, say
-from resfit.training.shadow import (
-    find_restarted,
-    hold,
-    is_restart,
-    refuse_differences,
-    rendezvous,
-    shared_run,
-)
+from resfit.training.shadow import find_restarted, hold, is_restart, refuse_differences, rendezvous, shared_run
 from resfit.training.timelimit import TimeLimit, as_limit, fit_epochs
 
 

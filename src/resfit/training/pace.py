@@ -23,8 +23,7 @@ def measure(recipe: Recipe, device: torch.device, limit: float) -> dict[int, flo
     Of a resolved recipe, on random images; a distillation's teacher and a compiler's gain are left to the first epoch.
     """
     alone = fix_precision(recipe.model_copy(update={"distill": Distill()}), device)
-    share, least, most = MEASURED
-    seconds, size = min(max(share * limit, least), most), recipe.network.image_size
+    seconds, size = _measuring(limit), recipe.network.image_size
     images = torch.randint(0, 256, (recipe.train.batch_size, 3, size, size), dtype=torch.uint8, device=device)
     index = torch.arange(len(images), device=device)
     state, step = make_state(alone, 0, device), make_step(alone, 1000, device)
@@ -45,8 +44,7 @@ def measure(recipe: Recipe, device: torch.device, limit: float) -> dict[int, flo
 
 def measure_look(recipe: Recipe, device: torch.device, limit: float) -> float:
     """Return the seconds that predicting an image of val takes, with its views; of a resolved recipe, on random images."""
-    share, least, most = MEASURED
-    seconds, size = min(max(share * limit, least), most), recipe.network.image_size
+    seconds, size = _measuring(limit), recipe.network.image_size
     model = make_state(recipe, 0, device).model
     count = min(recipe.train.batch_size, images_at_once(size))
     images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, device=device)
@@ -57,6 +55,12 @@ def measure_look(recipe: Recipe, device: torch.device, limit: float) -> float:
         look()
         rounds += 1
     return VIEWS[recipe.tta] * (time.perf_counter() - started) / rounds / count
+
+
+def _measuring(limit: float) -> float:
+    """Return the seconds that measuring one thing may take."""
+    share, least, most = MEASURED
+    return min(max(share * limit, least), most)
 
 
 def phases(recipe: Recipe) -> list[tuple[int, float, float]]:

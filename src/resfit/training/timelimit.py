@@ -142,10 +142,14 @@ class Standing:
     besides: float
 
 
+def image_seconds_of(kept: Mapping[str, Any]) -> dict[int, float]:
+    """Return the measured seconds of an image at each size, whose keys JSON has made text."""
+    return {int(side): float(value) for side, value in kept["image_seconds"].items()}
+
+
 def replan(recipe: Recipe, kept: Mapping[str, Any], train: int, at: Standing, planned: float) -> float:
     """Return how many epochs of `train` images there should be: those planned, where they end near enough to the limit."""
-    limit, every = float(kept["seconds"]), recipe.train.validate_every
-    image_seconds = {int(side): float(value) for side, value in kept["image_seconds"].items()}
+    limit, every, image_seconds = float(kept["seconds"]), recipe.train.validate_every, image_seconds_of(kept)
 
     def total(epochs: float) -> float:
         left = train_seconds(recipe, image_seconds, train, epochs, at.epochs) * at.slower
@@ -167,7 +171,7 @@ class Deadline(Progress):
     def __init__(self, run: Run, recipe: Recipe, images: tuple[int, int], seconds: float) -> None:
         super().__init__(recipe.train.epochs, images[0])
         self.recipe, self.train, self.kept = recipe, images[0], run.info["time_limit"]
-        self.image_seconds = {int(side): float(value) for side, value in self.kept["image_seconds"].items()}
+        self.image_seconds = image_seconds_of(self.kept)
         self.must_look = images[1] > 0
         self.rows = run.metrics if run.metrics_file.exists() else []
         self.spent = float(self.kept["before"]) + seconds + sum(map(_seconds, self.rows))
