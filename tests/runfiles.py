@@ -1,5 +1,6 @@
 """What tests of runs share: all that must come out the same, and what stands for a kill."""
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -39,8 +40,9 @@ class Killed(BaseException):
     """Stands for SIGKILL where the test runs in one process: no handler of errors sees it."""
 
 
-def train_killed(monkeypatch, when: int, *arguments, **options) -> None:
-    """Train until the step of this number has been made, and no further."""
+@contextlib.contextmanager
+def killed_at(monkeypatch, when: int):
+    """Kill the training within, which must come so far, once the step of this number has been made."""
     step = Progress.step
 
     def stop(self, state, steps_per_epoch, seconds):
@@ -51,7 +53,13 @@ def train_killed(monkeypatch, when: int, *arguments, **options) -> None:
     with monkeypatch.context() as inside:
         inside.setattr(Progress, "step", stop)
         with pytest.raises(Killed):
-            train(*arguments, **options)
+            yield
+
+
+def train_killed(monkeypatch, when: int, *arguments, **options) -> None:
+    """Train until the step of this number has been made, and no further."""
+    with killed_at(monkeypatch, when):
+        train(*arguments, **options)
 
 
 def command(*words: object) -> list[str]:

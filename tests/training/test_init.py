@@ -16,7 +16,7 @@ from resfit.training import loop
 from resfit.training.checkpoint import load_newest
 from resfit.training.init import make_state
 from resfit.training.launch import resume, train
-from runfiles import Killed, essence
+from runfiles import essence, killed_at
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +35,8 @@ def run_of(words, out):
 
 def test_all_but_the_head_comes_along(trained, two_classes, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
-
-    def stop(self, state, steps_per_epoch, seconds):
-        raise Killed
-
-    with monkeypatch.context() as inside:
-        inside.setattr("resfit.training.launch.Progress.step", stop)
-        with pytest.raises(Killed):
-            main(["train", "--init", str(trained.folder), "--data", str(two_classes), "--out", str(tmp_path / "run")])
+    with killed_at(monkeypatch, 1):
+        main(["train", "--init", str(trained.folder), "--data", str(two_classes), "--out", str(tmp_path / "run")])
     run = Run(tmp_path / "run")
     theirs = load_bundle(trained.folder, "cpu")
     assert (run.recipe.data.mean, run.recipe.data.std) == (theirs.mean, theirs.std)
@@ -70,15 +64,8 @@ def test_a_run_that_starts_from_a_bundle_resumes_without_it(trained, two_classes
     words = [tiny_recipe, "--init", bundle, "--data", two_classes]
     whole = run_of(words, tmp_path / "whole")
     assert str(tmp_path) not in (whole.bundle / "README.md").read_text()
-
-    def stop(self, state, steps_per_epoch, seconds):
-        if state.step == 3:
-            raise Killed
-
-    with monkeypatch.context() as inside:
-        inside.setattr("resfit.training.launch.Progress.step", stop)
-        with pytest.raises(Killed):
-            main(["train", *map(str, words), "--out", str(tmp_path / "run")])
+    with killed_at(monkeypatch, 3):
+        main(["train", *map(str, words), "--out", str(tmp_path / "run")])
     shutil.rmtree(bundle)
     assert essence(resume(tmp_path / "run")) == essence(whole)
 
